@@ -1,0 +1,1 @@
+//! The CNI plugin: wires pods that have a branch, delegates all others.

@@ -1,0 +1,1 @@
+//! BPF programs, maps and links: read `Installed`, apply node steps.

@@ -1,0 +1,3 @@
+//! The imperative shell: everything that talks to the kernel, Kubernetes and EC2. Modules here do not import each other.
+
+pub mod kernel;

@@ -1,0 +1,3 @@
+//! `sgp-agent`, also started as `sgp-cni`.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The loop: observe, desire, plan, apply.

@@ -1,0 +1,1 @@
+//! Answers the CNI plugin on the unix socket (`protocol`).

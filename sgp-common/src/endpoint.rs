@@ -1,0 +1,73 @@
+//! Endpoints: who stands behind an interface.
+
+use crate::{Addr, plain};
+
+/// Which of an endpoint's two interfaces this is.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// The pod's host veth.
+    Pod = 0,
+    /// The branch interface `vlan.eth.N`.
+    Branch = 1,
+}
+
+/// Value of `INTERFACES`, keyed by interface index (u32, host order).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// Key of the endpoint in `ENDPOINTS`.
+    pub endpoint: u64,
+    /// Which side of the endpoint the interface is.
+    pub side: Side,
+    /// Zero.
+    pub reserved: [u8; 7],
+}
+
+/// Value of `ENDPOINTS`, keyed by endpoint id: the first 64 bits, big-endian, of SHA-256 over the branch's interface id.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Group set whose policy judges this endpoint: first 64 bits of SHA-256 over the sorted group ids.
+    pub group_set: u64,
+    /// The branch's IPv4 address, v4-mapped, or unspecified.
+    pub ipv4: Addr,
+    /// The branch's IPv6 address, or unspecified.
+    pub ipv6: Addr,
+    /// The subnet's router (subnet base + 1), v4-mapped: never filtered by EC2.
+    pub router: Addr,
+    /// Amazon DNS at the VPC's base + 2, v4-mapped: never filtered by EC2.
+    pub resolver: Addr,
+    /// Interface index of the branch interface.
+    pub branch_ifindex: u32,
+    /// Interface index of the pod's host veth.
+    pub host_ifindex: u32,
+    /// VLAN id of the branch on its trunk, 1..=120.
+    pub vlan_id: u16,
+    /// MAC address of the pod's own interface; frames from the pod carry it as their source.
+    pub pod_mac: [u8; 6],
+}
+
+impl Endpoint {
+    /// Whether `addr` is one of the endpoint's own addresses.
+    #[inline(always)]
+    pub fn owns(&self, addr: &Addr) -> bool {
+        *addr == self.ipv4 || *addr == self.ipv6
+    }
+}
+
+/// Value of `ENDPOINT_NAMES`, keyed by endpoint id: what people call it. Texts are UTF-8, zero-padded.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndpointName {
+    /// The branch's `eni-…`.
+    pub interface_id: [u8; 32],
+    /// Kubernetes namespace (at most 63 bytes).
+    pub namespace: [u8; 64],
+    /// Pod name (at most 253 bytes).
+    pub pod: [u8; 256],
+    /// Pod UID.
+    pub uid: [u8; 40],
+}
+
+plain!(Interface, Endpoint, EndpointName);

@@ -1,0 +1,55 @@
+//! What EC2 never filters.
+
+use crate::addr::v4_mapped;
+use crate::endpoint::Endpoint;
+use crate::packet::{ICMPV6, Packet, UDP};
+use crate::{Addr, Direction};
+
+/// IPv4 services never filtered (AWS: "security groups do not filter traffic to and from" DNS, DHCP,
+/// instance metadata, ECS task metadata, Windows activation, Time Sync).
+const SERVICES_V4: [Addr; 6] = [
+    v4_mapped([169, 254, 169, 253]),
+    v4_mapped([169, 254, 169, 254]),
+    v4_mapped([169, 254, 169, 123]),
+    v4_mapped([169, 254, 170, 2]),
+    v4_mapped([169, 254, 169, 250]),
+    v4_mapped([169, 254, 169, 251]),
+];
+
+/// `fd00:ec2::253` (DNS), `fd00:ec2::254` (metadata), `fd00:ec2::123` (time).
+const SERVICES_V6: [Addr; 3] = [ec2_v6(0x253), ec2_v6(0x254), ec2_v6(0x123)];
+
+const fn ec2_v6(last: u16) -> Addr {
+    let end = last.to_be_bytes();
+    [0xfd, 0x00, 0x0e, 0xc2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, end[0], end[1]]
+}
+
+/// Whether EC2 lets this packet pass whatever the rules say.
+#[inline(always)]
+pub fn exempt(packet: &Packet, direction: Direction, endpoint: &Endpoint) -> bool {
+    let remote = match direction {
+        Direction::Inbound => &packet.source,
+        Direction::Outbound => &packet.destination,
+    };
+    if packet.protocol == ICMPV6 {
+        return neighbour_discovery(packet);
+    }
+    *remote == endpoint.router
+        || *remote == endpoint.resolver
+        || SERVICES_V4.contains(remote)
+        || SERVICES_V6.contains(remote)
+        || dhcp(packet)
+}
+
+/// Router and neighbour solicitation, advertisement, redirect (RFC 4861): types 133 to 137.
+#[inline(always)]
+fn neighbour_discovery(packet: &Packet) -> bool {
+    (133..=137).contains(&packet.icmp_type)
+}
+
+/// DHCP (RFC 2131, ports 67 and 68) and DHCPv6 (RFC 8415, ports 546 and 547), between their own ports.
+#[inline(always)]
+fn dhcp(packet: &Packet) -> bool {
+    packet.protocol == UDP
+        && matches!((packet.source_port, packet.destination_port), (67, 68) | (68, 67) | (546, 547) | (547, 546))
+}

@@ -1,0 +1,260 @@
+//! From bytes to [`Packet`]. Never reads beyond what the headers and the frame both promise.
+
+use crate::addr::v4_mapped;
+use crate::limits::EXTENSION_HEADERS_MAX;
+use crate::{Addr, DropReason, Family};
+
+/// Length of an Ethernet header without tags, in bytes.
+pub const ETHERNET_LEN: usize = 14;
+
+/// ICMP for IPv4 (IANA protocol number).
+pub const ICMP: u8 = 1;
+/// TCP.
+pub const TCP: u8 = 6;
+/// UDP.
+pub const UDP: u8 = 17;
+/// ICMP for IPv6.
+pub const ICMPV6: u8 = 58;
+
+const ETHERTYPE_IPV4: u16 = 0x0800;
+const ETHERTYPE_ARP: u16 = 0x0806;
+const ETHERTYPE_IPV6: u16 = 0x86dd;
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const DESTINATION_OPTIONS: u8 = 60;
+
+/// Something packets can be read from: a frame in memory, an skb, an XDP buffer.
+pub trait Bytes {
+    /// `N` bytes from `offset`, or `None` if the frame does not hold all of them.
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+    /// Length of the whole frame in bytes, Ethernet header included.
+    fn length(&self) -> usize;
+}
+
+impl Bytes for [u8] {
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.get(offset..offset.checked_add(N)?)?.try_into().ok()
+    }
+
+    fn length(&self) -> usize {
+        self.len()
+    }
+}
+
+/// What is known of the transport header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// TCP or UDP: ports are known.
+    Ports,
+    /// ICMP or ICMPv6: type and code are known.
+    Icmp,
+    /// A protocol in which we know no ports.
+    None,
+    /// A fragment other than the first: the transport header is in another packet.
+    LaterFragment,
+}
+
+/// An IP packet as far as the data path judges it. Ports are in host order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// Source address.
+    pub source: Addr,
+    /// Destination address.
+    pub destination: Addr,
+    /// Length of the IP packet in bytes, as the frame has it.
+    pub length: u32,
+    /// Source port; 0 unless `transport` is `Ports`.
+    pub source_port: u16,
+    /// Destination port; 0 unless `transport` is `Ports`.
+    pub destination_port: u16,
+    /// Identifier of an ICMP echo or echo reply, else 0.
+    pub echo_id: u16,
+    /// IP version.
+    pub family: Family,
+    /// IP protocol number of the payload (IPv6: behind the extension headers).
+    pub protocol: u8,
+    /// What of the above is known.
+    pub transport: Transport,
+    /// TCP flags byte, else 0.
+    pub tcp_flags: u8,
+    /// ICMP type; 0 unless `transport` is `Icmp`.
+    pub icmp_type: u8,
+    /// ICMP code; 0 unless `transport` is `Icmp`.
+    pub icmp_code: u8,
+}
+
+/// What a frame carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Frame {
+    /// Address resolution: not IP, never filtered by EC2.
+    Arp,
+    /// An IP packet.
+    Ip(Packet),
+}
+
+/// Source MAC address of a frame.
+#[inline(always)]
+pub fn source_mac<B: Bytes + ?Sized>(frame: &B) -> Option<[u8; 6]> {
+    frame.read(6)
+}
+
+/// Parses an Ethernet frame.
+///
+/// # Errors
+/// `UnsupportedProtocol` for anything but IP and ARP (tagged frames included: a branch's tag is gone
+/// before our programs run), `Malformed` for headers that are truncated or contradict the frame.
+#[inline(always)]
+pub fn parse<B: Bytes + ?Sized>(frame: &B) -> Result<Frame, DropReason> {
+    let ethertype = u16::from_be_bytes(frame.read(12).ok_or(DropReason::Malformed)?);
+    match ethertype {
+        ETHERTYPE_IPV4 => parse_ipv4(frame).map(Frame::Ip),
+        ETHERTYPE_IPV6 => parse_ipv6(frame).map(Frame::Ip),
+        ETHERTYPE_ARP => Ok(Frame::Arp),
+        _ => Err(DropReason::UnsupportedProtocol),
+    }
+}
+
+/// RFC 791. Options are skipped by the header's own length; a total length beyond the frame is a lie.
+#[inline(always)]
+fn parse_ipv4<B: Bytes + ?Sized>(frame: &B) -> Result<Packet, DropReason> {
+    let header: [u8; 20] = frame.read(ETHERNET_LEN).ok_or(DropReason::Malformed)?;
+    let header_len = usize::from(header[0] & 0x0f) * 4;
+    let available = frame.length().saturating_sub(ETHERNET_LEN);
+    let length = ipv4_length(u16::from_be_bytes([header[2], header[3]]), available);
+    if header[0] >> 4 != 4 || header_len < 20 || length < header_len || length > available {
+        return Err(DropReason::Malformed);
+    }
+    let fragment = u16::from_be_bytes([header[6], header[7]]);
+    let packet = Packet {
+        source: v4_mapped([header[12], header[13], header[14], header[15]]),
+        destination: v4_mapped([header[16], header[17], header[18], header[19]]),
+        ..empty(Family::V4, header[9], length)
+    };
+    if fragment & 0x1fff != 0 {
+        return Ok(Packet { transport: Transport::LaterFragment, ..packet });
+    }
+    parse_transport(frame, packet, ETHERNET_LEN + header_len, length - header_len)
+}
+
+/// The length an IPv4 header claims; 0 stands for "too long to say" in GSO packets over 64 KiB
+/// ("BIG TCP", Linux 6.3), which never came over a wire.
+#[inline(always)]
+fn ipv4_length(claimed: u16, available: usize) -> usize {
+    if claimed == 0 && available > usize::from(u16::MAX) { available } else { usize::from(claimed) }
+}
+
+/// RFC 8200, with its extension headers followed up to [`EXTENSION_HEADERS_MAX`].
+#[inline(always)]
+fn parse_ipv6<B: Bytes + ?Sized>(frame: &B) -> Result<Packet, DropReason> {
+    let header: [u8; 40] = frame.read(ETHERNET_LEN).ok_or(DropReason::Malformed)?;
+    let available = frame.length().saturating_sub(ETHERNET_LEN);
+    let claimed = usize::from(u16::from_be_bytes([header[4], header[5]]));
+    let length = if claimed == 0 && available > 40 + usize::from(u16::MAX) { available } else { 40 + claimed };
+    if header[0] >> 4 != 6 || length > available {
+        return Err(DropReason::Malformed);
+    }
+    let mut packet = empty(Family::V6, header[6], length);
+    packet.source.copy_from_slice(&header[8..24]);
+    packet.destination.copy_from_slice(&header[24..40]);
+    follow_extensions(frame, packet, ETHERNET_LEN + length)
+}
+
+#[inline(always)]
+fn follow_extensions<B: Bytes + ?Sized>(frame: &B, mut packet: Packet, end: usize) -> Result<Packet, DropReason> {
+    let mut offset = ETHERNET_LEN + 40;
+    for _ in 0..EXTENSION_HEADERS_MAX {
+        if !matches!(packet.protocol, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS) {
+            break;
+        }
+        let header: [u8; 8] = frame.read(offset).ok_or(DropReason::Malformed)?;
+        let was_fragment = packet.protocol == FRAGMENT;
+        packet.protocol = header[0];
+        offset += if was_fragment { 8 } else { (usize::from(header[1]) + 1) * 8 };
+        if offset > end {
+            return Err(DropReason::Malformed);
+        }
+        if was_fragment && u16::from_be_bytes([header[2], header[3]]) & 0xfff8 != 0 {
+            return Ok(Packet { transport: Transport::LaterFragment, ..packet });
+        }
+    }
+    if matches!(packet.protocol, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS) {
+        return Err(DropReason::Malformed);
+    }
+    parse_transport(frame, packet, offset, end - offset)
+}
+
+/// Reads ports, or type and code. A header that is not whole is `Malformed`, so that a tiny first
+/// fragment cannot hide its flags in the next one (RFC 1858).
+#[inline(always)]
+fn parse_transport<B: Bytes + ?Sized>(
+    frame: &B,
+    mut packet: Packet,
+    offset: usize,
+    length: usize,
+) -> Result<Packet, DropReason> {
+    let needed = match (packet.family, packet.protocol) {
+        (_, TCP) => 20,
+        (_, UDP) | (Family::V4, ICMP) | (Family::V6, ICMPV6) => 8,
+        _ => return Ok(packet),
+    };
+    let header: [u8; 8] = frame.read(offset).ok_or(DropReason::Malformed)?;
+    if length < needed {
+        return Err(DropReason::Malformed);
+    }
+    if matches!(packet.protocol, TCP | UDP) {
+        packet.transport = Transport::Ports;
+        packet.source_port = u16::from_be_bytes([header[0], header[1]]);
+        packet.destination_port = u16::from_be_bytes([header[2], header[3]]);
+        if packet.protocol == TCP {
+            let [flags] = frame.read(offset + 13).ok_or(DropReason::Malformed)?;
+            packet.tcp_flags = flags;
+        }
+        return Ok(packet);
+    }
+    packet.transport = Transport::Icmp;
+    packet.icmp_type = header[0];
+    packet.icmp_code = header[1];
+    if packet.is_echo() {
+        packet.echo_id = u16::from_be_bytes([header[4], header[5]]);
+    }
+    Ok(packet)
+}
+
+#[inline(always)]
+fn empty(family: Family, protocol: u8, length: usize) -> Packet {
+    Packet {
+        source: [0; 16],
+        destination: [0; 16],
+        length: length as u32,
+        source_port: 0,
+        destination_port: 0,
+        echo_id: 0,
+        family,
+        protocol,
+        transport: Transport::None,
+        tcp_flags: 0,
+        icmp_type: 0,
+        icmp_code: 0,
+    }
+}
+
+impl Packet {
+    /// Whether this is an ICMP echo request of its family (RFC 792 type 8, RFC 4443 type 128).
+    #[inline(always)]
+    pub fn is_echo_request(&self) -> bool {
+        self.is_icmp() && self.icmp_type == if self.protocol == ICMP { 8 } else { 128 }
+    }
+
+    /// Whether this is an ICMP echo request or reply of its family.
+    #[inline(always)]
+    pub fn is_echo(&self) -> bool {
+        let reply = if self.protocol == ICMP { 0 } else { 129 };
+        self.is_echo_request() || self.is_icmp() && self.icmp_type == reply
+    }
+
+    #[inline(always)]
+    fn is_icmp(&self) -> bool {
+        matches!(self.transport, Transport::Icmp)
+    }
+}

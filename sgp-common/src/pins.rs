@@ -1,0 +1,72 @@
+//! Names under bpffs. The root is the agent's `--bpf-dir` (default [`ROOT`]); below it stands `v<ABI_VERSION>`.
+
+/// Default directory of everything pinned.
+pub const ROOT: &str = "/sys/fs/bpf/sgp";
+/// Directory of maps below the version directory; a map's pin is its name.
+pub const MAPS: &str = "maps";
+/// Directory of links: `<interface>.<hook>`.
+pub const LINKS: &str = "links";
+/// Directory of programs; a program's pin is its name.
+pub const PROGRAMS: &str = "programs";
+/// Directory of policies by group set: `pol_<first 8 hex digits of the group set id>`.
+pub const POLICIES: &str = "policies";
+
+/// Names of the maps, as in the object file and under [`MAPS`].
+pub mod map {
+    /// Interface index -> [`crate::endpoint::Interface`].
+    pub const INTERFACES: &str = "INTERFACES";
+    /// Endpoint id -> [`crate::endpoint::Endpoint`].
+    pub const ENDPOINTS: &str = "ENDPOINTS";
+    /// Endpoint id -> [`crate::endpoint::EndpointName`]; written by the agent, read by people.
+    pub const ENDPOINT_NAMES: &str = "ENDPOINT_NAMES";
+    /// Address of a local endpoint -> endpoint id.
+    pub const LOCAL: &str = "LOCAL";
+    /// Remote address -> group set id.
+    pub const PEERS: &str = "PEERS";
+    /// Group set id -> policy (inner LPM trie: `Selector` -> `RuleSet`).
+    pub const POLICIES: &str = "POLICIES";
+    /// Never used by programs: carries the BTF that inner tries are created with.
+    pub const POLICY_SHAPE: &str = "POLICY_SHAPE";
+    /// [`crate::policy::RuleKey`] -> [`crate::policy::RuleName`]; written by the agent, read by people.
+    pub const RULE_NAMES: &str = "RULE_NAMES";
+    /// [`crate::flow::FlowKey`] -> [`crate::flow::Flow`].
+    pub const FLOWS: &str = "FLOWS";
+    /// Endpoint id -> number of its flows (u64).
+    pub const FLOW_COUNTS: &str = "FLOW_COUNTS";
+    /// [`crate::event::CounterKey`] -> [`crate::event::Counter`], per CPU.
+    pub const COUNTERS: &str = "COUNTERS";
+    /// Ring buffer of [`crate::event::Event`].
+    pub const EVENTS: &str = "EVENTS";
+    /// One [`crate::event::Sampler`] a CPU.
+    pub const SAMPLER: &str = "SAMPLER";
+    /// Every pinned map.
+    pub const ALL: [&str; 13] = [
+        INTERFACES,
+        ENDPOINTS,
+        ENDPOINT_NAMES,
+        LOCAL,
+        PEERS,
+        POLICIES,
+        POLICY_SHAPE,
+        RULE_NAMES,
+        FLOWS,
+        FLOW_COUNTS,
+        COUNTERS,
+        EVENTS,
+        SAMPLER,
+    ];
+}
+
+/// Names of the tc programs, as in the object file and under [`PROGRAMS`].
+pub mod program {
+    /// Host veth, tc ingress: what the pod sends.
+    pub const FROM_POD: &str = "from_pod";
+    /// Host veth, tc egress: what the pod is given.
+    pub const TO_POD: &str = "to_pod";
+    /// Branch interface, tc ingress: what the VPC delivers.
+    pub const FROM_BRANCH: &str = "from_branch";
+    /// Branch interface, tc egress: what leaves for the VPC.
+    pub const TO_BRANCH: &str = "to_branch";
+    /// Every program.
+    pub const ALL: [&str; 4] = [FROM_POD, TO_POD, FROM_BRANCH, TO_BRANCH];
+}

@@ -1,0 +1,210 @@
+//! Policies: prefixes of who and what, each answering with the set of rules it satisfies.
+
+use crate::limits::RULE_WORDS;
+use crate::packet::{Packet, Transport};
+use crate::{Addr, Family, plain};
+
+/// Where a packet goes, from the pod's point of view.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Direction {
+    /// To the pod.
+    Inbound = 0,
+    /// From the pod.
+    Outbound = 1,
+}
+
+/// What a key of the policy trie speaks of.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Axis {
+    /// The policy itself: one key, whose first word is the policy's digest.
+    Digest = 0,
+    /// An address prefix: CIDR rows and prefix-list rows.
+    Remote = 1,
+    /// A group set id, 8 bytes big-endian, exact.
+    Peer = 2,
+    /// Protocol (8 bits), then destination port (16), or ICMP type (8) and code (8).
+    Service = 3,
+}
+
+/// Key of a policy trie, without the prefix length that stands before it.
+///
+/// A prefix of `n` data bits has prefix length [`HEAD_BITS`] + n.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Selector {
+    /// The pod's point of view.
+    pub direction: Direction,
+    /// 4 or 6.
+    pub family: Family,
+    /// What `data` holds.
+    pub axis: Axis,
+    /// Zero.
+    pub reserved: u8,
+    /// Left-aligned, network order, zero beyond the prefix.
+    pub data: [u8; 16],
+    /// Zero. The kernel's trie wants keys that are a multiple of the value's alignment.
+    pub padding: [u8; 4],
+}
+
+/// Bits of a selector before its data.
+pub const HEAD_BITS: u32 = 32;
+/// Prefix length of an exact 16-byte selector.
+pub const FULL_BITS: u32 = HEAD_BITS + 128;
+/// Prefix length of an exact group set.
+pub const PEER_BITS: u32 = HEAD_BITS + 64;
+/// Prefix length of a protocol without port.
+pub const PROTOCOL_BITS: u32 = HEAD_BITS + 8;
+/// Prefix length of a protocol with port, or with ICMP type and code.
+pub const SERVICE_BITS: u32 = HEAD_BITS + 24;
+
+impl Selector {
+    /// A selector with nothing but its head; `data` is zero.
+    #[inline(always)]
+    pub const fn new(direction: Direction, family: Family, axis: Axis) -> Self {
+        Self { direction, family, axis, reserved: 0, data: [0; 16], padding: [0; 4] }
+    }
+
+    /// Asks for the policy's digest.
+    #[inline(always)]
+    pub const fn digest() -> Self {
+        Self::new(Direction::Inbound, Family::V4, Axis::Digest)
+    }
+
+    /// Asks for the rules a remote address satisfies; IPv4 addresses keep their v4-mapped form.
+    #[inline(always)]
+    pub const fn remote(direction: Direction, family: Family, addr: Addr) -> Self {
+        Self { data: addr, ..Self::new(direction, family, Axis::Remote) }
+    }
+
+    /// Asks for the rules a member of this group set satisfies.
+    #[inline(always)]
+    pub const fn peer(direction: Direction, family: Family, group_set: u64) -> Self {
+        let mut key = Self::new(direction, family, Axis::Peer);
+        let id = group_set.to_be_bytes();
+        let mut i = 0;
+        while i < id.len() {
+            key.data[i] = id[i];
+            i += 1;
+        }
+        key
+    }
+
+    /// Asks for the rules a packet's service satisfies, with the prefix length the packet can answer:
+    /// a packet without ports is asked only what it says.
+    #[inline(always)]
+    pub fn service(direction: Direction, packet: &Packet) -> (u32, Self) {
+        let mut key = Self::new(direction, packet.family, Axis::Service);
+        key.data[0] = packet.protocol;
+        match packet.transport {
+            Transport::Ports => {
+                let port = packet.destination_port.to_be_bytes();
+                key.data[1] = port[0];
+                key.data[2] = port[1];
+                (SERVICE_BITS, key)
+            }
+            Transport::Icmp => {
+                key.data[1] = packet.icmp_type;
+                key.data[2] = packet.icmp_code;
+                (SERVICE_BITS, key)
+            }
+            Transport::None | Transport::LaterFragment => (PROTOCOL_BITS, key),
+        }
+    }
+}
+
+/// Which rules of a policy are satisfied: bit `i` stands for rule `i` of that direction and family.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RuleSet {
+    /// Rule `i` is bit `i % 64` of word `i / 64`.
+    pub words: [u64; RULE_WORDS],
+}
+
+impl RuleSet {
+    /// No rule.
+    pub const EMPTY: Self = Self { words: [0; RULE_WORDS] };
+
+    /// Adds rule `index`.
+    ///
+    /// # Panics
+    /// If `index` is not below [`crate::limits::RULES_MAX`]; the compiler refuses such policies before.
+    pub fn insert(&mut self, index: usize) {
+        self.words[index / 64] |= 1 << (index % 64);
+    }
+
+    /// Whether rule `index` is in the set.
+    pub fn contains(&self, index: usize) -> bool {
+        self.words[index / 64] & (1 << (index % 64)) != 0
+    }
+}
+
+/// The lowest rule that is satisfied by who (by address or by group) and by what, if any.
+#[inline(always)]
+pub fn first_match(remote: Option<&RuleSet>, peer: Option<&RuleSet>, service: &RuleSet) -> Option<u16> {
+    let mut word = 0;
+    while word < RULE_WORDS {
+        let who = remote.map_or(0, |set| set.words[word]) | peer.map_or(0, |set| set.words[word]);
+        let both = who & service.words[word];
+        if both != 0 {
+            return Some((word as u16) * 64 + lowest_bit(both));
+        }
+        word += 1;
+    }
+    None
+}
+
+/// Index of the lowest set bit of a word that is not zero. BPF has no count of trailing zeros.
+#[inline(always)]
+fn lowest_bit(word: u64) -> u16 {
+    let bit = word & word.wrapping_neg();
+    let mut index = 0;
+    if bit & 0x0000_0000_ffff_ffff == 0 {
+        index += 32;
+    }
+    if bit & 0x0000_ffff_0000_ffff == 0 {
+        index += 16;
+    }
+    if bit & 0x00ff_00ff_00ff_00ff == 0 {
+        index += 8;
+    }
+    if bit & 0x0f0f_0f0f_0f0f_0f0f == 0 {
+        index += 4;
+    }
+    if bit & 0x3333_3333_3333_3333 == 0 {
+        index += 2;
+    }
+    if bit & 0x5555_5555_5555_5555 == 0 {
+        index += 1;
+    }
+    index
+}
+
+/// Key of `RULE_NAMES`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RuleKey {
+    /// Digest of the policy the index belongs to; indices of two versions are never mixed up.
+    pub policy_digest: u64,
+    /// Index of the rule in its direction and family.
+    pub rule: u16,
+    /// The pod's point of view.
+    pub direction: Direction,
+    /// 4 or 6.
+    pub family: Family,
+    /// Zero.
+    pub reserved: [u8; 4],
+}
+
+/// Value of `RULE_NAMES`: the rule in EC2's own names, UTF-8, zero-padded.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RuleName {
+    /// The rule's `sgr-…`.
+    pub rule_id: [u8; 32],
+    /// The `sg-…` the rule belongs to.
+    pub group_id: [u8; 32],
+}
+
+plain!(Selector, RuleSet, RuleKey, RuleName);
