@@ -1,1 +1,14 @@
 //! The pure core: facts in, plans out.
+//!
+//! Architecture invariants:
+//! - nothing here does I/O, is async, reads a clock or names a type of aya, kube or the AWS SDK
+//!   (`tests/architecture.rs` holds it);
+//! - ids are derived, never allocated: a restarted or upgraded agent computes the same ones;
+//! - `Desired` says what should be, `Installed` what the kernel holds, and a plan is an ordered list of
+//!   steps of which every prefix leaves the node safe: it may deny more, never less.
+
+pub mod desired;
+pub mod groups;
+pub mod installed;
+pub mod observed;
+pub mod plan;

@@ -1,0 +1,38 @@
+//! Installed: what the kernel holds, read back and never remembered.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sgp_common::Addr;
+use sgp_common::endpoint::{Endpoint, EndpointName, Interface};
+
+use super::groups::{EndpointId, GroupSetId};
+
+/// What was found under the pins.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Installed {
+    /// Digest of each installed policy.
+    pub policies: BTreeMap<GroupSetId, u64>,
+    /// `PEERS`.
+    pub peers: BTreeMap<Addr, GroupSetId>,
+    /// `ENDPOINTS`.
+    pub endpoints: BTreeMap<EndpointId, Endpoint>,
+    /// `ENDPOINT_NAMES`.
+    pub names: BTreeMap<EndpointId, EndpointName>,
+    /// `INTERFACES`, by interface index.
+    pub interfaces: BTreeMap<u32, Interface>,
+    /// `LOCAL`.
+    pub local: BTreeMap<Addr, EndpointId>,
+    /// Live links.
+    pub links: BTreeSet<Link>,
+}
+
+/// A program attached to an interface.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Link {
+    /// Interface name, as in the pin.
+    pub interface: String,
+    /// Index of the interface the link is attached to; 0 where the interface is gone and the link is dead.
+    pub ifindex: u32,
+    /// Program, of `sgp_common::pins::program`.
+    pub program: &'static str,
+}

@@ -1,0 +1,213 @@
+//! Observed: the facts we were told, as plain data. A source that has not delivered its first complete
+//! snapshot is `None`, and as long as one is, nothing is removed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::groups::{GroupSet, SecurityGroup};
+
+/// Everything known at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    /// From Kubernetes.
+    pub cluster: Option<ClusterFacts>,
+    /// From EC2.
+    pub cloud: Option<CloudFacts>,
+    /// From the node's own network namespace.
+    pub links: Option<Vec<LinkFacts>>,
+}
+
+/// What Kubernetes says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClusterFacts {
+    /// Pods bound to this node, by UID.
+    pub pods: BTreeMap<String, Pod>,
+    /// SecurityGroupPolicies of all namespaces.
+    pub policies: Vec<SecurityGroupPolicy>,
+    /// ServiceAccounts by (namespace, name): their labels.
+    pub service_accounts: BTreeMap<(String, String), BTreeMap<String, String>>,
+}
+
+/// A pod of this node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pod {
+    /// UID.
+    pub uid: String,
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Name of its ServiceAccount.
+    pub service_account: String,
+    /// It uses the node's own network: never gets a branch.
+    pub host_network: bool,
+    /// Phase Succeeded or Failed: its branch can go. A deletion timestamp alone releases nothing (facts 1.6).
+    pub ended: bool,
+    /// Its annotation `vpc.amazonaws.com/pod-eni`, if it has one: parsed, or why it cannot be.
+    pub branch: Option<Result<BranchAnnotation, String>>,
+}
+
+/// The first element of the annotation `vpc.amazonaws.com/pod-eni` (facts 1.5).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BranchAnnotation {
+    /// `eni-…`
+    pub interface_id: String,
+    /// The branch's MAC address, lower-case colon form.
+    pub mac: String,
+    /// Primary IPv4 address.
+    pub private_ip: Option<Ipv4Addr>,
+    /// Primary IPv6 address.
+    pub ipv6_addr: Option<Ipv6Addr>,
+    /// 1..=120.
+    pub vlan_id: u16,
+    /// IPv4 CIDR of the subnet.
+    pub subnet_cidr: Option<Ipv4Net>,
+    /// IPv6 CIDR of the subnet.
+    pub subnet_v6_cidr: Option<Ipv6Net>,
+    /// `trunk-assoc-…`; absent in annotations of old versions.
+    pub association_id: Option<String>,
+}
+
+/// A SecurityGroupPolicy (facts 1.1, 1.2).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SecurityGroupPolicy {
+    /// Namespace it applies to.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// `None` matches nothing, empty matches everything.
+    pub pod_selector: Option<LabelSelector>,
+    /// Likewise, on the labels of the pod's ServiceAccount.
+    pub service_account_selector: Option<LabelSelector>,
+    /// Group ids; empty makes the policy invalid and it is skipped.
+    pub group_ids: Vec<String>,
+}
+
+/// A Kubernetes label selector.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LabelSelector {
+    /// Every label must have this value.
+    pub match_labels: BTreeMap<String, String>,
+    /// Every expression must hold.
+    pub match_expressions: Vec<Expression>,
+}
+
+/// One requirement of a label selector; `operator` is In, NotIn, Exists or DoesNotExist as written by the
+/// user, so that a selector nobody can satisfy is known for what it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Expression {
+    /// Label key.
+    pub key: String,
+    /// As written.
+    pub operator: String,
+    /// Values.
+    pub values: Vec<String>,
+}
+
+/// What EC2 says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CloudFacts {
+    /// This node's instance.
+    pub instance: Instance,
+    /// Groups that some known interface carries, that a rule references or that a policy names; those EC2 does not know are absent.
+    pub groups: BTreeMap<String, SecurityGroup>,
+    /// Prefix lists that rules reference, by `pl-…`.
+    pub prefix_lists: BTreeMap<String, Vec<IpNet>>,
+    /// Interfaces: all of this node, all with our tags, and all members of referenced groups.
+    pub interfaces: BTreeMap<String, NetworkInterface>,
+    /// Branch associations of this node's trunk, by branch interface id.
+    pub associations: BTreeMap<String, Association>,
+    /// CIDRs of the VPC.
+    pub vpc_cidrs: Vec<IpNet>,
+}
+
+/// The instance the node is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Instance {
+    /// `i-…`
+    pub id: String,
+    /// For example `m5.xlarge`.
+    pub instance_type: String,
+    /// Subnet of the primary interface; trunk and branches are made there.
+    pub subnet_id: String,
+    /// Its IPv4 CIDR.
+    pub subnet_cidr: Option<Ipv4Net>,
+    /// Its IPv6 CIDR, if it has one.
+    pub subnet_v6_cidr: Option<Ipv6Net>,
+    /// VPC.
+    pub vpc_id: String,
+    /// Groups of the primary interface.
+    pub primary_groups: GroupSet,
+    /// Device indexes in use.
+    pub device_indexes: BTreeSet<u32>,
+    /// Branch interfaces the type can carry; 0 where it has no trunk (instance-limits.csv).
+    pub branch_limit: u32,
+    /// Interfaces the type can attach to its default card.
+    pub interface_limit: u32,
+}
+
+/// An elastic network interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NetworkInterface {
+    /// `eni-…`
+    pub id: String,
+    /// MAC address, lower-case colon form.
+    pub mac: String,
+    /// Private addresses of both families, the primary ones first.
+    pub addresses: Vec<IpAddr>,
+    /// Its groups.
+    pub groups: GroupSet,
+    /// `trunk`, `branch`, `interface`, …
+    pub interface_type: String,
+    /// Tags.
+    pub tags: BTreeMap<String, String>,
+    /// `i-…` it is attached to, and the attachment's status.
+    pub attachment: Option<Attachment>,
+    /// Subnet.
+    pub subnet_id: String,
+}
+
+/// Where an interface is attached.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attachment {
+    /// `eni-attach-…`
+    pub id: String,
+    /// `i-…`
+    pub instance_id: String,
+    /// Device index.
+    pub device_index: u32,
+    /// `attaching`, `attached`, `detaching`, `detached`
+    pub status: String,
+    /// Whether the interface dies with the instance.
+    pub delete_on_termination: bool,
+}
+
+/// A branch on a trunk.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Association {
+    /// `trunk-assoc-…`
+    pub id: String,
+    /// `eni-…` of the trunk.
+    pub trunk_id: String,
+    /// `eni-…` of the branch.
+    pub branch_id: String,
+    /// VLAN id.
+    pub vlan_id: u16,
+}
+
+/// A link in the node's network namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkFacts {
+    /// Interface name.
+    pub name: String,
+    /// Interface index.
+    pub index: u32,
+    /// MAC address.
+    pub mac: [u8; 6],
+    /// IFLA_IFALIAS; the CNI plugin writes `sgp eni=<eni> uid=<pod uid> mac=<pod's MAC>` on host veths.
+    pub alias: Option<String>,
+}
