@@ -1,6 +1,6 @@
 //! What EC2 never filters.
 
-use crate::addr::v4_mapped;
+use crate::addr::{UNSPECIFIED, v4_mapped};
 use crate::endpoint::Endpoint;
 use crate::packet::{ICMPV6, Packet, UDP};
 use crate::{Addr, Direction};
@@ -27,18 +27,33 @@ const fn ec2_v6(last: u16) -> Addr {
 /// Whether EC2 lets this packet pass whatever the rules say.
 #[inline(always)]
 pub fn exempt(packet: &Packet, direction: Direction, endpoint: &Endpoint) -> bool {
-    let remote = match direction {
-        Direction::Inbound => &packet.source,
-        Direction::Outbound => &packet.destination,
-    };
+    let remote = packet.remote(direction);
     if packet.protocol == ICMPV6 {
         return neighbour_discovery(packet);
     }
-    *remote == endpoint.router
-        || *remote == endpoint.resolver
+    known(remote, &endpoint.router)
+        || known(remote, &endpoint.resolver)
         || SERVICES_V4.contains(remote)
         || SERVICES_V6.contains(remote)
         || dhcp(packet)
+}
+
+/// An endpoint without a router or resolver exempts nothing by it.
+#[inline(always)]
+fn known(remote: &Addr, service: &Addr) -> bool {
+    *service != UNSPECIFIED && remote == service
+}
+
+/// Whether a pod may send this although the source is none of its addresses: ICMPv6 that is spoken on the
+/// link before and beside addresses (RFC 4861 neighbour discovery, RFC 3810 listener reports), from `::` or a
+/// link-local address. It is never forwarded.
+#[inline(always)]
+pub fn link_scoped(packet: &Packet) -> bool {
+    let source = &packet.source;
+    let link_local = source[0] == 0xfe && source[1] & 0xc0 == 0x80;
+    packet.protocol == ICMPV6
+        && (link_local || *source == UNSPECIFIED)
+        && (neighbour_discovery(packet) || matches!(packet.icmp_type, 130..=132 | 143))
 }
 
 /// Router and neighbour solicitation, advertisement, redirect (RFC 4861): types 133 to 137.

@@ -2,7 +2,7 @@
 
 use crate::addr::v4_mapped;
 use crate::limits::EXTENSION_HEADERS_MAX;
-use crate::{Addr, DropReason, Family};
+use crate::{Addr, Direction, DropReason, Family};
 
 /// Length of an Ethernet header without tags, in bytes.
 pub const ETHERNET_LEN: usize = 14;
@@ -43,6 +43,7 @@ impl Bytes for [u8] {
 }
 
 /// What is known of the transport header.
+#[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
     /// TCP or UDP: ports are known.
@@ -56,6 +57,7 @@ pub enum Transport {
 }
 
 /// An IP packet as far as the data path judges it. Ports are in host order.
+#[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet {
     /// Source address.
@@ -89,8 +91,8 @@ pub struct Packet {
 pub enum Frame {
     /// Address resolution: not IP, never filtered by EC2.
     Arp,
-    /// An IP packet.
-    Ip(Packet),
+    /// An IP packet, now described in the [`Packet`] the parser was given.
+    Ip,
 }
 
 /// Source MAC address of a frame.
@@ -99,25 +101,27 @@ pub fn source_mac<B: Bytes + ?Sized>(frame: &B) -> Option<[u8; 6]> {
     frame.read(6)
 }
 
-/// Parses an Ethernet frame.
+/// Parses an Ethernet frame into `packet`, which the caller owns: a BPF program has 512 bytes of stack and
+/// keeps packets elsewhere. After an error, or for ARP, its content means nothing.
 ///
 /// # Errors
 /// `UnsupportedProtocol` for anything but IP and ARP (tagged frames included: a branch's tag is gone
 /// before our programs run), `Malformed` for headers that are truncated or contradict the frame.
 #[inline(always)]
-pub fn parse<B: Bytes + ?Sized>(frame: &B) -> Result<Frame, DropReason> {
+pub fn parse<B: Bytes + ?Sized>(frame: &B, packet: &mut Packet) -> Result<Frame, DropReason> {
     let ethertype = u16::from_be_bytes(frame.read(12).ok_or(DropReason::Malformed)?);
     match ethertype {
-        ETHERTYPE_IPV4 => parse_ipv4(frame).map(Frame::Ip),
-        ETHERTYPE_IPV6 => parse_ipv6(frame).map(Frame::Ip),
-        ETHERTYPE_ARP => Ok(Frame::Arp),
-        _ => Err(DropReason::UnsupportedProtocol),
+        ETHERTYPE_IPV4 => parse_ipv4(frame, packet)?,
+        ETHERTYPE_IPV6 => parse_ipv6(frame, packet)?,
+        ETHERTYPE_ARP => return Ok(Frame::Arp),
+        _ => return Err(DropReason::UnsupportedProtocol),
     }
+    Ok(Frame::Ip)
 }
 
 /// RFC 791. Options are skipped by the header's own length; a total length beyond the frame is a lie.
 #[inline(always)]
-fn parse_ipv4<B: Bytes + ?Sized>(frame: &B) -> Result<Packet, DropReason> {
+fn parse_ipv4<B: Bytes + ?Sized>(frame: &B, packet: &mut Packet) -> Result<(), DropReason> {
     let header: [u8; 20] = frame.read(ETHERNET_LEN).ok_or(DropReason::Malformed)?;
     let header_len = usize::from(header[0] & 0x0f) * 4;
     let available = frame.length().saturating_sub(ETHERNET_LEN);
@@ -125,14 +129,12 @@ fn parse_ipv4<B: Bytes + ?Sized>(frame: &B) -> Result<Packet, DropReason> {
     if header[0] >> 4 != 4 || header_len < 20 || length < header_len || length > available {
         return Err(DropReason::Malformed);
     }
-    let fragment = u16::from_be_bytes([header[6], header[7]]);
-    let packet = Packet {
-        source: v4_mapped([header[12], header[13], header[14], header[15]]),
-        destination: v4_mapped([header[16], header[17], header[18], header[19]]),
-        ..empty(Family::V4, header[9], length)
-    };
-    if fragment & 0x1fff != 0 {
-        return Ok(Packet { transport: Transport::LaterFragment, ..packet });
+    packet.reset(Family::V4, header[9], length);
+    packet.source = v4_mapped([header[12], header[13], header[14], header[15]]);
+    packet.destination = v4_mapped([header[16], header[17], header[18], header[19]]);
+    if u16::from_be_bytes([header[6], header[7]]) & 0x1fff != 0 {
+        packet.transport = Transport::LaterFragment;
+        return Ok(());
     }
     parse_transport(frame, packet, ETHERNET_LEN + header_len, length - header_len)
 }
@@ -146,42 +148,48 @@ fn ipv4_length(claimed: u16, available: usize) -> usize {
 
 /// RFC 8200, with its extension headers followed up to [`EXTENSION_HEADERS_MAX`].
 #[inline(always)]
-fn parse_ipv6<B: Bytes + ?Sized>(frame: &B) -> Result<Packet, DropReason> {
-    let header: [u8; 40] = frame.read(ETHERNET_LEN).ok_or(DropReason::Malformed)?;
+fn parse_ipv6<B: Bytes + ?Sized>(frame: &B, packet: &mut Packet) -> Result<(), DropReason> {
+    let header: [u8; 8] = frame.read(ETHERNET_LEN).ok_or(DropReason::Malformed)?;
     let available = frame.length().saturating_sub(ETHERNET_LEN);
     let claimed = usize::from(u16::from_be_bytes([header[4], header[5]]));
     let length = if claimed == 0 && available > 40 + usize::from(u16::MAX) { available } else { 40 + claimed };
     if header[0] >> 4 != 6 || length > available {
         return Err(DropReason::Malformed);
     }
-    let mut packet = empty(Family::V6, header[6], length);
-    packet.source.copy_from_slice(&header[8..24]);
-    packet.destination.copy_from_slice(&header[24..40]);
+    packet.reset(Family::V6, header[6], length);
+    packet.source = frame.read(ETHERNET_LEN + 8).ok_or(DropReason::Malformed)?;
+    packet.destination = frame.read(ETHERNET_LEN + 24).ok_or(DropReason::Malformed)?;
     follow_extensions(frame, packet, ETHERNET_LEN + length)
 }
 
 #[inline(always)]
-fn follow_extensions<B: Bytes + ?Sized>(frame: &B, mut packet: Packet, end: usize) -> Result<Packet, DropReason> {
+fn follow_extensions<B: Bytes + ?Sized>(frame: &B, packet: &mut Packet, end: usize) -> Result<(), DropReason> {
     let mut offset = ETHERNET_LEN + 40;
     for _ in 0..EXTENSION_HEADERS_MAX {
-        if !matches!(packet.protocol, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS) {
+        if !is_extension(packet.protocol) {
             break;
         }
-        let header: [u8; 8] = frame.read(offset).ok_or(DropReason::Malformed)?;
-        let was_fragment = packet.protocol == FRAGMENT;
+        let header: [u8; 4] = frame.read(offset).ok_or(DropReason::Malformed)?;
+        let fragment = packet.protocol == FRAGMENT;
         packet.protocol = header[0];
-        offset += if was_fragment { 8 } else { (usize::from(header[1]) + 1) * 8 };
+        offset += if fragment { 8 } else { (usize::from(header[1]) + 1) * 8 };
         if offset > end {
             return Err(DropReason::Malformed);
         }
-        if was_fragment && u16::from_be_bytes([header[2], header[3]]) & 0xfff8 != 0 {
-            return Ok(Packet { transport: Transport::LaterFragment, ..packet });
+        if fragment && u16::from_be_bytes([header[2], header[3]]) & 0xfff8 != 0 {
+            packet.transport = Transport::LaterFragment;
+            return Ok(());
         }
     }
-    if matches!(packet.protocol, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS) {
+    if is_extension(packet.protocol) {
         return Err(DropReason::Malformed);
     }
     parse_transport(frame, packet, offset, end - offset)
+}
+
+#[inline(always)]
+fn is_extension(protocol: u8) -> bool {
+    matches!(protocol, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS)
 }
 
 /// Reads ports, or type and code. A header that is not whole is `Malformed`, so that a tiny first
@@ -189,14 +197,14 @@ fn follow_extensions<B: Bytes + ?Sized>(frame: &B, mut packet: Packet, end: usiz
 #[inline(always)]
 fn parse_transport<B: Bytes + ?Sized>(
     frame: &B,
-    mut packet: Packet,
+    packet: &mut Packet,
     offset: usize,
     length: usize,
-) -> Result<Packet, DropReason> {
+) -> Result<(), DropReason> {
     let needed = match (packet.family, packet.protocol) {
         (_, TCP) => 20,
         (_, UDP) | (Family::V4, ICMP) | (Family::V6, ICMPV6) => 8,
-        _ => return Ok(packet),
+        _ => return Ok(()),
     };
     let header: [u8; 8] = frame.read(offset).ok_or(DropReason::Malformed)?;
     if length < needed {
@@ -210,7 +218,7 @@ fn parse_transport<B: Bytes + ?Sized>(
             let [flags] = frame.read(offset + 13).ok_or(DropReason::Malformed)?;
             packet.tcp_flags = flags;
         }
-        return Ok(packet);
+        return Ok(());
     }
     packet.transport = Transport::Icmp;
     packet.icmp_type = header[0];
@@ -218,28 +226,41 @@ fn parse_transport<B: Bytes + ?Sized>(
     if packet.is_echo() {
         packet.echo_id = u16::from_be_bytes([header[4], header[5]]);
     }
-    Ok(packet)
+    Ok(())
 }
 
-#[inline(always)]
-fn empty(family: Family, protocol: u8, length: usize) -> Packet {
-    Packet {
+impl Packet {
+    /// Nothing known.
+    pub const EMPTY: Self = Self {
         source: [0; 16],
         destination: [0; 16],
-        length: length as u32,
+        length: 0,
         source_port: 0,
         destination_port: 0,
         echo_id: 0,
-        family,
-        protocol,
+        family: Family::V4,
+        protocol: 0,
         transport: Transport::None,
         tcp_flags: 0,
         icmp_type: 0,
         icmp_code: 0,
-    }
-}
+    };
 
-impl Packet {
+    /// Forgets what an earlier packet left, but for the addresses, which every parser sets.
+    #[inline(always)]
+    fn reset(&mut self, family: Family, protocol: u8, length: usize) {
+        self.length = length as u32;
+        self.source_port = 0;
+        self.destination_port = 0;
+        self.echo_id = 0;
+        self.family = family;
+        self.protocol = protocol;
+        self.transport = Transport::None;
+        self.tcp_flags = 0;
+        self.icmp_type = 0;
+        self.icmp_code = 0;
+    }
+
     /// Whether this is an ICMP echo request of its family (RFC 792 type 8, RFC 4443 type 128).
     #[inline(always)]
     pub fn is_echo_request(&self) -> bool {
@@ -256,5 +277,32 @@ impl Packet {
     #[inline(always)]
     fn is_icmp(&self) -> bool {
         matches!(self.transport, Transport::Icmp)
+    }
+
+    /// The pod's address.
+    #[inline(always)]
+    pub fn local(&self, direction: Direction) -> &Addr {
+        match direction {
+            Direction::Inbound => &self.destination,
+            Direction::Outbound => &self.source,
+        }
+    }
+
+    /// The other side's address.
+    #[inline(always)]
+    pub fn remote(&self, direction: Direction) -> &Addr {
+        match direction {
+            Direction::Inbound => &self.source,
+            Direction::Outbound => &self.destination,
+        }
+    }
+
+    /// (the pod's port, the other side's port).
+    #[inline(always)]
+    pub fn ports(&self, direction: Direction) -> (u16, u16) {
+        match direction {
+            Direction::Inbound => (self.destination_port, self.source_port),
+            Direction::Outbound => (self.source_port, self.destination_port),
+        }
     }
 }

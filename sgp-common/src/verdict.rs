@@ -74,3 +74,8 @@ pub enum Verdict {
     /// Not subject to the groups here: judged at another hook, or between the node and its own pod.
     Passed = 3,
 }
+
+/// Bit of the packet mark that says "judged for both of its endpoints on this node". Set at `from_pod`, read
+/// and cleared at `to_pod`; a packet that leaves the node's namespace loses it. kube-proxy uses bits 14 and
+/// 15, the VPC CNI bit 7, Calico the upper 16 by default.
+pub const MARK_JUDGED: u32 = 0x0020_0000;

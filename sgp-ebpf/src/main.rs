@@ -1,2 +1,55 @@
+//! The data path of sgp: four tc programs, all telling the same story (`pipeline`).
 #![no_std]
 #![no_main]
+#![expect(
+    missing_docs,
+    unreachable_pub,
+    reason = "the classifier macro wants `pub` functions and drops their comments; a binary exports nothing"
+)]
+
+mod endpoint;
+mod flow;
+mod maps;
+mod packet;
+mod pipeline;
+mod policy;
+mod report;
+
+use aya_ebpf::macros::classifier;
+use aya_ebpf::programs::TcContext;
+use sgp_common::Direction;
+
+/// Host veth, tc ingress: what the pod sends.
+#[classifier]
+pub fn from_pod(ctx: TcContext) -> i32 {
+    pipeline::from_pod(&ctx)
+}
+
+/// Host veth, tc egress: what the pod is given.
+#[classifier]
+pub fn to_pod(ctx: TcContext) -> i32 {
+    pipeline::to_pod(&ctx)
+}
+
+/// Branch interface, tc ingress: what the VPC delivers.
+#[classifier]
+pub fn from_branch(ctx: TcContext) -> i32 {
+    pipeline::at_branch(&ctx, Direction::Inbound)
+}
+
+/// Branch interface, tc egress: what leaves for the VPC.
+#[classifier]
+pub fn to_branch(ctx: TcContext) -> i32 {
+    pipeline::at_branch(&ctx, Direction::Outbound)
+}
+
+/// The verifier proves that nothing panics; the language wants a handler all the same.
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

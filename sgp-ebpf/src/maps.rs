@@ -1,0 +1,48 @@
+//! Every map, on one screen. What each is for stands in `sgp_common::pins::map`.
+
+use aya_ebpf::btf_maps::{HashMap, HashOfMaps, LpmTrie, PerCpuArray, PerCpuHashMap, RingBuf};
+use aya_ebpf::macros::btf_map;
+use sgp_common::Addr;
+use sgp_common::endpoint::{Endpoint, EndpointName, Interface};
+use sgp_common::event::{Counter, CounterKey, Event, Sampler};
+use sgp_common::flow::{Flow, FlowKey};
+use sgp_common::limits::*;
+use sgp_common::packet::Packet;
+use sgp_common::policy::{RuleKey, RuleName, RuleSet, Selector};
+
+/// A compiled policy.
+pub(crate) type Policy = LpmTrie<Selector, RuleSet, { POLICY_KEYS_MAX as usize }>;
+
+#[btf_map]
+pub(crate) static INTERFACES: HashMap<u32, Interface, { INTERFACES_MAX as usize }> = HashMap::new();
+#[btf_map]
+pub(crate) static ENDPOINTS: HashMap<u64, Endpoint, { ENDPOINTS_MAX as usize }> = HashMap::new();
+#[btf_map]
+pub(crate) static ENDPOINT_NAMES: HashMap<u64, EndpointName, { ENDPOINTS_MAX as usize }> = HashMap::new();
+#[btf_map]
+pub(crate) static LOCAL: HashMap<Addr, u64, { INTERFACES_MAX as usize }> = HashMap::new();
+#[btf_map]
+pub(crate) static PEERS: HashMap<Addr, u64, { PEERS_MAX as usize }, NO_PREALLOC> = HashMap::new();
+#[btf_map]
+pub(crate) static POLICIES: HashOfMaps<u64, Policy, { POLICIES_MAX as usize }> = HashOfMaps::new();
+#[btf_map]
+pub(crate) static POLICY_SHAPE: Policy = LpmTrie::new();
+#[btf_map]
+pub(crate) static RULE_NAMES: HashMap<RuleKey, RuleName, { RULE_NAMES_MAX as usize }, NO_PREALLOC> = HashMap::new();
+#[btf_map]
+pub(crate) static FLOWS: HashMap<FlowKey, Flow, { FLOWS_MAX as usize }> = HashMap::new();
+#[btf_map]
+pub(crate) static FLOW_COUNTS: HashMap<u64, u64, { ENDPOINTS_MAX as usize }> = HashMap::new();
+#[btf_map]
+pub(crate) static COUNTERS: PerCpuHashMap<CounterKey, Counter, { COUNTERS_MAX as usize }> = PerCpuHashMap::new();
+#[btf_map]
+pub(crate) static EVENTS: RingBuf<Event, { EVENTS_BYTES as usize }> = RingBuf::new();
+#[btf_map]
+pub(crate) static SAMPLER: PerCpuArray<Sampler, 1> = PerCpuArray::new();
+/// Where each CPU keeps the packet it judges, off the stack. tc programs run with softirqs off, so one packet
+/// at a time.
+#[btf_map]
+pub(crate) static SCRATCH: PerCpuArray<Packet, 1> = PerCpuArray::new();
+
+/// Maps that only the agent writes, or that are mostly empty, take memory as they fill.
+const NO_PREALLOC: usize = aya_ebpf::bindings::BPF_F_NO_PREALLOC as usize;

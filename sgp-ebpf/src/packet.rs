@@ -1,0 +1,84 @@
+//! Lets the parser of `sgp-common` read from an skb, and reads what the kernel says beside the bytes.
+
+use aya_ebpf::bindings::__sk_buff;
+use aya_ebpf::programs::TcContext;
+use sgp_common::DropReason;
+use sgp_common::packet::{Bytes, Frame, Packet, parse};
+use sgp_common::verdict::MARK_JUDGED;
+
+use crate::maps::SCRATCH;
+
+/// An skb, through the helper that also reaches paged data.
+struct Skb<'a>(&'a TcContext);
+
+impl Bytes for Skb<'_> {
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.0.load(offset).ok()
+    }
+
+    #[inline(always)]
+    fn length(&self) -> usize {
+        self.0.len() as usize
+    }
+}
+
+/// Parses the frame into this CPU's scratch; `None` is ARP. A tag the NIC took off has no business here: a
+/// branch's own is gone by now.
+#[inline(always)]
+pub(crate) fn parsed(ctx: &TcContext) -> Result<Option<&'static Packet>, DropReason> {
+    if skb(ctx).vlan_present != 0 {
+        return Err(DropReason::UnsupportedProtocol);
+    }
+    let packet = SCRATCH.get_ptr_mut(0).ok_or(DropReason::Malformed)?;
+    // SAFETY: this CPU's own cell, and nothing else looks at it while the program runs.
+    let packet = unsafe { &mut *packet };
+    Ok(match parse(&Skb(ctx), packet)? {
+        Frame::Arp => None,
+        Frame::Ip => Some(packet),
+    })
+}
+
+/// The frame's source MAC address.
+#[inline(always)]
+pub(crate) fn source_mac(ctx: &TcContext) -> Option<[u8; 6]> {
+    sgp_common::packet::source_mac(&Skb(ctx))
+}
+
+/// Interface the program runs on.
+#[inline(always)]
+pub(crate) fn ifindex(ctx: &TcContext) -> u32 {
+    skb(ctx).ifindex
+}
+
+/// Interface the packet came into this namespace by; 0 if it was made here.
+#[inline(always)]
+pub(crate) fn ingress_ifindex(ctx: &TcContext) -> u32 {
+    skb(ctx).ingress_ifindex
+}
+
+/// Whether `from_pod` has judged this packet for both of its endpoints.
+#[inline(always)]
+pub(crate) fn is_marked(ctx: &TcContext) -> bool {
+    skb(ctx).mark & MARK_JUDGED != 0
+}
+
+/// Says that the packet has been judged for both of its endpoints. Other bits of the mark stay.
+#[inline(always)]
+pub(crate) fn mark(ctx: &TcContext) {
+    ctx.set_mark(skb(ctx).mark | MARK_JUDGED);
+}
+
+/// Takes our bit back.
+#[inline(always)]
+pub(crate) fn unmark(ctx: &TcContext) {
+    if is_marked(ctx) {
+        ctx.set_mark(skb(ctx).mark & !MARK_JUDGED);
+    }
+}
+
+#[inline(always)]
+fn skb(ctx: &TcContext) -> &__sk_buff {
+    // SAFETY: the kernel's context outlives the program's run and the verifier checks each field.
+    unsafe { &*ctx.skb.skb }
+}

@@ -1,0 +1,137 @@
+//! Counters of everything, samples of some.
+
+use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
+use aya_ebpf::helpers::bpf_ktime_get_ns;
+use aya_ebpf::programs::TcContext;
+use aya_log_ebpf::warn;
+use sgp_common::event::{Counter, CounterKey, Event};
+use sgp_common::limits::EVENTS_PER_SECOND;
+use sgp_common::packet::{Packet, Transport};
+use sgp_common::{Direction, DropReason, Verdict};
+
+use crate::maps::{COUNTERS, EVENTS, SAMPLER};
+use crate::policy::Matched;
+
+/// What is known of one judgement, for counters and events.
+pub(crate) struct Record {
+    /// Endpoint id; 0 as long as none is found.
+    pub(crate) endpoint: u64,
+    /// The pod's point of view.
+    pub(crate) direction: Direction,
+    /// The packet, once parsed.
+    pub(crate) packet: Option<&'static Packet>,
+    /// The rule, where one was asked for and found, else `Matched::NONE`.
+    pub(crate) matched: Matched,
+}
+
+impl Record {
+    #[inline(always)]
+    pub(crate) fn new(direction: Direction) -> Self {
+        Self { endpoint: 0, direction, packet: None, matched: Matched::NONE }
+    }
+
+    /// Counts, perhaps tells, and turns the result into what tc understands. An allowed packet goes on
+    /// to the next program (`TC_ACT_UNSPEC`, the same number as tcx's "next").
+    #[inline(never)]
+    pub(crate) fn conclude(&self, ctx: &TcContext, result: Result<Verdict, DropReason>) -> i32 {
+        match result {
+            Ok(Verdict::Passed) => {}
+            Ok(verdict) => {
+                self.count(ctx, 0);
+                if matches!(verdict, Verdict::Rule) {
+                    self.tell(ctx, 0);
+                }
+            }
+            Err(reason) => {
+                self.count(ctx, reason as u8);
+                self.tell(ctx, reason as u8);
+                return TC_ACT_SHOT;
+            }
+        }
+        TC_ACT_UNSPEC
+    }
+
+    #[inline(always)]
+    fn count(&self, ctx: &TcContext, reason: u8) {
+        let key = CounterKey { endpoint: self.endpoint, direction: self.direction, reason, reserved: [0; 6] };
+        let bytes = u64::from(self.length(ctx));
+        if let Some(counter) = COUNTERS.get_ptr_mut(key) {
+            // SAFETY: this CPU's own cell.
+            let counter = unsafe { &mut *counter };
+            counter.packets += 1;
+            counter.bytes += bytes;
+        } else if COUNTERS.insert(key, Counter { packets: 1, bytes }, 0).is_err() {
+            uncounted(ctx);
+        }
+    }
+
+    #[inline(always)]
+    fn length(&self, ctx: &TcContext) -> u32 {
+        self.packet.map_or(ctx.len(), |packet| packet.length)
+    }
+
+    #[inline(always)]
+    fn tell(&self, ctx: &TcContext, reason: u8) {
+        // SAFETY: a helper without arguments.
+        let time_ns = unsafe { bpf_ktime_get_ns() };
+        if !sampled(time_ns) {
+            return;
+        }
+        // A full ring loses the sample; the counter has it.
+        let Some(mut entry) = EVENTS.reserve(0) else { return };
+        let event = entry.as_mut_ptr();
+        // SAFETY: the entry is ours until submitted, and every field is written.
+        unsafe {
+            (*event).time_ns = time_ns;
+            (*event).endpoint = self.endpoint;
+            (*event).policy_digest = self.matched.digest;
+            (*event).ifindex = crate::packet::ifindex(ctx);
+            (*event).length = self.length(ctx);
+            (*event).rule = self.matched.rule;
+            (*event).direction = self.direction;
+            (*event).reason = reason;
+            (*event).reserved = [0; 6];
+            self.describe(event);
+        }
+        entry.submit(0);
+    }
+
+    /// # Safety
+    /// `event` must be valid for writes.
+    #[inline(always)]
+    unsafe fn describe(&self, event: *mut Event) {
+        let packet = self.packet.unwrap_or(&Packet::EMPTY);
+        let (local_port, remote_port) = packet.ports(self.direction);
+        let icmp = matches!(packet.transport, Transport::Icmp);
+        // SAFETY: as promised by the caller.
+        unsafe {
+            (*event).local_addr = *packet.local(self.direction);
+            (*event).remote_addr = *packet.remote(self.direction);
+            (*event).local_port = local_port;
+            (*event).remote_port = remote_port;
+            (*event).protocol = packet.protocol;
+            (*event).flags = if icmp { packet.icmp_type } else { packet.tcp_flags };
+        }
+    }
+}
+
+/// Whether this CPU may still emit an event in this second.
+#[inline(always)]
+fn sampled(now_ns: u64) -> bool {
+    let Some(sampler) = SAMPLER.get_ptr_mut(0) else { return false };
+    // SAFETY: this CPU's own cell.
+    let sampler = unsafe { &mut *sampler };
+    let second = now_ns / 1_000_000_000;
+    if sampler.second != second {
+        sampler.second = second;
+        sampler.emitted = 0;
+    }
+    sampler.emitted += 1;
+    sampler.emitted <= u64::from(EVENTS_PER_SECOND)
+}
+
+/// Out of line, and without arguments: logging is rare and takes the stack it needs.
+#[inline(never)]
+fn uncounted(ctx: &TcContext) {
+    warn!(ctx, "the map COUNTERS is full: packets go uncounted");
+}

@@ -1,0 +1,120 @@
+//! The world a case plays in, and the small things every case needs.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::demo::hands::{Hands, until};
+use crate::demo::tutorial::World;
+
+/// Namespace of all cases; deleted after each.
+pub(super) const NAMESPACE: &str = "cases";
+/// How long a pod may take to run.
+pub(super) const START: Duration = Duration::from_secs(45);
+
+/// A running cluster and the tools for it.
+pub(crate) struct Stage {
+    /// kubectl, aws and friends.
+    pub(crate) hands: Hands,
+    /// What the cluster is made of.
+    pub(crate) world: World,
+}
+
+/// A pod of a case.
+pub(super) struct Role<'a> {
+    /// Its name.
+    pub(super) name: &'a str,
+    /// Value of its label `role`, which policies select by.
+    pub(super) role: &'a str,
+    /// Node it must run on, or empty.
+    pub(super) node: &'a str,
+    /// Image: `nginx` serves a page on port 80, `busybox` sleeps.
+    pub(super) image: &'a str,
+}
+
+impl Stage {
+    /// The namespace of the cases, made if it is missing.
+    pub(super) fn namespace(&self) -> Result<()> {
+        let made = self.hands.kubectl(&["create", "namespace", NAMESPACE])?;
+        ensure!(made.status == 0 || made.words().contains("AlreadyExists"), "{}", made.words());
+        Ok(())
+    }
+
+    /// Makes a group in the cluster's VPC; gives its id.
+    pub(super) fn group(&self, name: &str) -> Result<String> {
+        self.described_group(name, "made by sgp-dev test")
+    }
+
+    /// Likewise, with a description.
+    pub(super) fn described_group(&self, name: &str, description: &str) -> Result<String> {
+        let args = ["create-security-group", "--group-name", name, "--description", description, "--vpc-id"];
+        self.hands.ec2(&[&args[..], &[&self.world.vpc, "--query", "GroupId"]].concat())
+    }
+
+    /// Opens TCP port 80 of `group` to members of `source`; gives the rule's id.
+    pub(super) fn open_80(&self, group: &str, source: &str) -> Result<String> {
+        let args = ["authorize-security-group-ingress", "--group-id", group, "--protocol", "tcp", "--port", "80"];
+        let more = ["--source-group", source, "--query", "SecurityGroupRules[0].SecurityGroupRuleId"];
+        self.hands.ec2(&[&args[..], &more[..]].concat())
+    }
+
+    /// Pods with `role` get `group`.
+    pub(super) fn policy(&self, role: &str, group: &str) -> Result<()> {
+        let yaml = format!(
+            "apiVersion: vpcresources.k8s.aws/v1beta1\nkind: SecurityGroupPolicy\n\
+             metadata: {{name: {role}, namespace: {NAMESPACE}}}\n\
+             spec: {{podSelector: {{matchLabels: {{role: {role}}}}}, securityGroups: {{groupIds: [{group}]}}}}\n"
+        );
+        self.hands.apply(&yaml)?.ok().map(drop)
+    }
+
+    /// Asks for a pod; does not wait for it.
+    pub(super) fn ask_for(&self, pod: &Role<'_>, annotations: &str) -> Result<()> {
+        let command = if pod.image == "busybox" { "command: [sleep, '3600']" } else { "args: []" };
+        let node = if pod.node.is_empty() { String::new() } else { format!("nodeName: {}, ", pod.node) };
+        let yaml = format!(
+            "apiVersion: v1\nkind: Pod\n\
+             metadata: {{name: {}, namespace: {NAMESPACE}, labels: {{role: {}}}, annotations: {{{annotations}}}}}\n\
+             spec: {{{node}terminationGracePeriodSeconds: 0, containers: [{{name: c, image: {}, {command}}}]}}\n",
+            pod.name, pod.role, pod.image
+        );
+        self.hands.apply(&yaml)?.ok().map(drop)
+    }
+
+    /// Asks for a pod and waits until it runs; gives its address.
+    pub(super) fn start(&self, pod: &Role<'_>) -> Result<String> {
+        self.ask_for(pod, "")?;
+        self.running(pod.name)
+    }
+
+    /// Waits until a pod runs; gives its address.
+    pub(super) fn running(&self, pod: &str) -> Result<String> {
+        until(START, || {
+            let path = "jsonpath={.status.phase} {.status.podIP}";
+            let seen = self.hands.kubectl(&["get", "pod", pod, "-n", NAMESPACE, "-o", path])?.ok()?;
+            let address = seen.strip_prefix("Running ").with_context(|| format!("pod {pod} is {seen:?}"))?;
+            ensure!(!address.is_empty(), "pod {pod} runs without an address");
+            Ok(address.to_owned())
+        })
+    }
+
+    /// What `kubectl describe` says of a pod.
+    pub(super) fn describe(&self, pod: &str) -> Result<String> {
+        self.hands.kubectl(&["describe", "pod", pod, "-n", NAMESPACE])?.ok()
+    }
+
+    /// Whether one pod gets a page from an address within a second.
+    pub(super) fn reaches(&self, pod: &str, address: &str) -> Result<bool> {
+        Ok(self.hands.exec(NAMESPACE, pod, &["curl", "-sS", "-o", "/dev/null", "-m", "1", address])?.status == 0)
+    }
+
+    /// Takes away whatever a case left; what cannot be taken away shows in the next case.
+    pub(super) fn tidy(&self) {
+        let gone = self.hands.kubectl(&["delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=60s"]);
+        if let Ok(outcome) = gone
+            && outcome.status != 0
+        {
+            println!("  the namespace {NAMESPACE} stayed: {}", outcome.words());
+        }
+    }
+}
