@@ -39,8 +39,11 @@ pub mod map {
     pub const EVENTS: &str = "EVENTS";
     /// One [`crate::event::Sampler`] a CPU.
     pub const SAMPLER: &str = "SAMPLER";
+    /// One u64: digest of the object the pinned programs came from, so that a restarted agent of the same
+    /// version leaves them alone.
+    pub const OBJECT: &str = "OBJECT";
     /// Every pinned map.
-    pub const ALL: [&str; 13] = [
+    pub const ALL: [&str; 14] = [
         INTERFACES,
         ENDPOINTS,
         ENDPOINT_NAMES,
@@ -54,6 +57,7 @@ pub mod map {
         COUNTERS,
         EVENTS,
         SAMPLER,
+        OBJECT,
     ];
 }
 

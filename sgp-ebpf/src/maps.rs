@@ -1,6 +1,6 @@
 //! Every map, on one screen. What each is for stands in `sgp_common::pins::map`.
 
-use aya_ebpf::btf_maps::{HashMap, HashOfMaps, LpmTrie, PerCpuArray, PerCpuHashMap, RingBuf};
+use aya_ebpf::btf_maps::{Array, HashMap, HashOfMaps, LpmTrie, PerCpuArray, PerCpuHashMap, RingBuf};
 use aya_ebpf::macros::btf_map;
 use sgp_common::Addr;
 use sgp_common::endpoint::{Endpoint, EndpointName, Interface};
@@ -38,7 +38,9 @@ pub(crate) static COUNTERS: PerCpuHashMap<CounterKey, Counter, { COUNTERS_MAX as
 #[btf_map]
 pub(crate) static EVENTS: RingBuf<Event, { EVENTS_BYTES as usize }> = RingBuf::new();
 #[btf_map]
-pub(crate) static SAMPLER: PerCpuArray<Sampler, 1> = PerCpuArray::new();
+pub(crate) static SAMPLER: PerCpuArray<Sampler, 1> = PerCpuArray::new();#[btf_map]
+pub(crate) static OBJECT: Array<u64, 1> = Array::new();
+
 /// Where each CPU keeps the packet it judges, off the stack. tc programs run with softirqs off, so one packet
 /// at a time.
 #[btf_map]

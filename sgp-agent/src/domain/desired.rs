@@ -1,12 +1,19 @@
 //! Desired: what the kernel should hold, computed from what was observed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
+use ipnet::{IpNet, Ipv4Net};
 use sgp_common::Addr;
+use sgp_common::addr::{UNSPECIFIED, v4_mapped};
 use sgp_common::endpoint::{Endpoint, EndpointName};
 use sgp_common::policy::{RuleKey, RuleName, RuleSet, Selector};
 
-use super::groups::{EndpointId, GroupSetId};
+use super::branches::{POD_TAG, POD_UID_TAG, VLAN_TAG};
+use super::compile::{Context, compile, padded};
+use super::groups::{EndpointId, GroupSet, GroupSetId};
+use super::observed::{CloudFacts, LinkFacts, NetworkInterface, Observed};
+use super::wiring::{Alias, branch_interface};
 
 /// What the node should enforce.
 #[derive(Clone, Debug, Default)]
@@ -66,4 +73,113 @@ pub struct EndpointPlan {
     pub host_interface: String,
     /// Name of the branch interface; its index is in `endpoint`.
     pub branch_interface: String,
+}
+
+impl Desired {
+    /// Computes what should be from what is known.
+    pub fn from(observed: &Observed) -> Self {
+        let (Some(cloud), Some(links), true) = (&observed.cloud, &observed.links, observed.cluster.is_some()) else {
+            return Self { keep: Keep::Everything, ..Self::default() };
+        };
+        let mut desired = Self { peers: peers(cloud), ..Self::default() };
+        for (link, alias) in links.iter().filter_map(|link| Some((link, Alias::parse(link.alias.as_deref()?)?))) {
+            match endpoint(link, &alias, cloud, links) {
+                Ok((id, plan)) => drop(desired.endpoints.insert(id, plan)),
+                Err(reason) => desired.refused.push(Refusal { object: format!("interface {}", link.name), reason }),
+            }
+        }
+        desired.compile_policies(cloud);
+        desired
+    }
+
+    /// A policy that cannot be compiled stays as it is installed.
+    fn compile_policies(&mut self, cloud: &CloudFacts) {
+        let group_sets: BTreeSet<GroupSet> = cloud.interfaces.values().map(|eni| eni.groups.clone()).collect();
+        let context = Context { groups: &cloud.groups, prefix_lists: &cloud.prefix_lists, group_sets: &group_sets };
+        let used: BTreeSet<u64> = self.endpoints.values().map(|plan| plan.endpoint.group_set).collect();
+        let mut kept = Vec::new();
+        for set in group_sets.iter().filter(|set| used.contains(&set.id().0)) {
+            match compile(set, &context) {
+                Ok(policy) => drop(self.policies.insert(set.id(), policy)),
+                Err(reason) => {
+                    self.refused.push(Refusal { object: format!("group set {set}"), reason });
+                    kept.push(set.id());
+                }
+            }
+        }
+        if !kept.is_empty() {
+            self.keep = Keep::Policies(kept);
+        }
+    }
+}
+
+/// The group set of every private address EC2 told us of.
+fn peers(cloud: &CloudFacts) -> BTreeMap<Addr, GroupSetId> {
+    let of = |eni: &NetworkInterface| {
+        let set = eni.groups.id();
+        eni.addresses.iter().map(move |addr| (mapped(*addr), set)).collect::<Vec<_>>()
+    };
+    cloud.interfaces.values().filter(|eni| !eni.groups.0.is_empty()).flat_map(of).collect()
+}
+
+/// The endpoint behind a host veth. It stands for as long as the veth does, whatever became of its pod:
+/// enforcement ends with CNI DEL, not before.
+fn endpoint(
+    link: &LinkFacts,
+    alias: &Alias,
+    cloud: &CloudFacts,
+    links: &[LinkFacts],
+) -> Result<(EndpointId, EndpointPlan), String> {
+    let id = &alias.interface_id;
+    let eni = cloud.interfaces.get(id).ok_or_else(|| format!("EC2 does not know its branch {id}"))?;
+    let vlan_id = eni.tags.get(VLAN_TAG).and_then(|id| id.parse().ok());
+    let vlan_id: u16 = vlan_id.ok_or_else(|| format!("branch {id} has no VLAN id in its tag {VLAN_TAG}"))?;
+    let branch = branch_interface(vlan_id);
+    let branch_link = links.iter().find(|link| link.name == branch);
+    let branch_link = branch_link.ok_or_else(|| format!("branch {id} has no interface {branch} on this node"))?;
+    let endpoint = Endpoint {
+        group_set: eni.groups.id().0,
+        ipv4: first(&eni.addresses, IpAddr::is_ipv4),
+        ipv6: first(&eni.addresses, IpAddr::is_ipv6),
+        router: cloud.instance.subnet_cidr.map_or(UNSPECIFIED, |net| offset(&net, 1)),
+        resolver: cloud.vpc_cidrs.iter().find_map(v4).map_or(UNSPECIFIED, |net| offset(&net, 2)),
+        branch_ifindex: branch_link.index,
+        host_ifindex: link.index,
+        vlan_id,
+        pod_mac: alias.mac,
+    };
+    let plan =
+        EndpointPlan { endpoint, name: name(eni, alias), host_interface: link.name.clone(), branch_interface: branch };
+    Ok((EndpointId::of(id), plan))
+}
+
+fn name(eni: &NetworkInterface, alias: &Alias) -> EndpointName {
+    let pod = eni.tags.get(POD_TAG).map_or("", String::as_str);
+    let (namespace, pod) = pod.split_once('/').unwrap_or_default();
+    let uid = eni.tags.get(POD_UID_TAG).unwrap_or(&alias.uid);
+    EndpointName { interface_id: padded(&eni.id), namespace: padded(namespace), pod: padded(pod), uid: padded(uid) }
+}
+
+fn first(addresses: &[IpAddr], of_family: impl Fn(&IpAddr) -> bool) -> Addr {
+    addresses.iter().copied().find(of_family).map_or(UNSPECIFIED, mapped)
+}
+
+/// v4-mapped, as maps hold it.
+pub fn mapped(addr: IpAddr) -> Addr {
+    match addr {
+        IpAddr::V4(v4) => v4_mapped(v4.octets()),
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
+fn v4(net: &IpNet) -> Option<Ipv4Net> {
+    match net {
+        IpNet::V4(v4) => Some(*v4),
+        IpNet::V6(_) => None,
+    }
+}
+
+/// The n-th address of a network: EC2 reserves base + 1 for the router, VPC base + 2 for DNS.
+fn offset(net: &Ipv4Net, n: u32) -> Addr {
+    v4_mapped((u32::from(net.network()) + n).to_be_bytes())
 }

@@ -5,6 +5,7 @@ use std::fmt;
 
 use ipnet::IpNet;
 use sgp_common::Direction;
+use sha2::{Digest, Sha256};
 
 /// Id of a group set: the first 64 bits, big-endian, of SHA-256 over its sorted ids joined by commas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -80,6 +81,31 @@ pub enum Remote {
     PrefixList(String),
     /// The private addresses of interfaces that carry this group, `sg-…`.
     Group(String),
+}
+
+impl GroupSet {
+    /// The set of these ids.
+    pub fn of<I: IntoIterator<Item = S>, S: Into<String>>(ids: I) -> Self {
+        Self(ids.into_iter().map(Into::into).collect())
+    }
+
+    /// Its id.
+    pub fn id(&self) -> GroupSetId {
+        GroupSetId(derived(&self.to_string()))
+    }
+}
+
+impl EndpointId {
+    /// The id of the endpoint behind a branch `eni-…`.
+    pub fn of(interface_id: &str) -> Self {
+        Self(derived(interface_id))
+    }
+}
+
+/// The first 64 bits of SHA-256, big-endian.
+pub(super) fn derived(text: &str) -> u64 {
+    let hash = Sha256::digest(text.as_bytes());
+    u64::from_be_bytes(std::array::from_fn(|i| hash[i]))
 }
 
 impl fmt::Display for GroupSet {

@@ -7,8 +7,15 @@
 //! - `Desired` says what should be, `Installed` what the kernel holds, and a plan is an ordered list of
 //!   steps of which every prefix leaves the node safe: it may deny more, never less.
 
+pub mod annotation;
+pub mod branches;
+pub mod compile;
 pub mod desired;
+pub mod explain;
 pub mod groups;
 pub mod installed;
+pub mod matching;
 pub mod observed;
 pub mod plan;
+pub mod prefix;
+pub mod wiring;

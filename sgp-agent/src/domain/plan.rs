@@ -1,10 +1,14 @@
 //! Plan: the ordered steps from what is installed to what is desired.
 
-use sgp_common::Addr;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::desired::{EndpointPlan, Policy};
+use sgp_common::Addr;
+use sgp_common::endpoint::{Interface, Side};
+use sgp_common::pins::program;
+
+use super::desired::{Desired, EndpointPlan, Keep, Policy};
 use super::groups::{EndpointId, GroupSetId};
-use super::installed::Link;
+use super::installed::{Installed, Link};
 
 /// One change of the kernel's state. Steps are idempotent, and safe to stop after.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,7 +22,7 @@ pub enum Step {
     /// Write an endpoint, its names and its local addresses.
     PutEndpoint(EndpointId, Box<EndpointPlan>),
     /// Say that an interface is a side of an endpoint.
-    PutInterface(u32, sgp_common::endpoint::Interface),
+    PutInterface(u32, Interface),
     /// Attach a program and pin the link.
     Attach(Link),
     /// Remove a link's pin, and with it the link.
@@ -29,4 +33,105 @@ pub enum Step {
     RemoveEndpoint(EndpointId),
     /// Forget a policy no endpoint uses.
     RemovePolicy(GroupSetId),
+}
+
+/// The steps that lead from `installed` to `desired`; none where it is all right already.
+///
+/// The order is what makes every prefix of the plan safe:
+/// 1. peers that left or changed: the one case in which being late allows too much;
+/// 2. policies, then peers: a peer is never published before the policies that know its group set;
+/// 3. programs, then endpoints, then interfaces: a program on an interface of no endpoint drops
+///    (`UnknownEndpoint`), an endpoint without policy drops (`NoPolicy`);
+/// 4. removals, in reverse. A program is only taken off an interface that is gone, or that belongs to no pod
+///    any more.
+pub fn plan(desired: &Desired, installed: &Installed) -> Vec<Step> {
+    let mut steps = Vec::new();
+    if desired.keep != Keep::Everything {
+        remove_peers(desired, installed, &mut steps);
+    }
+    put_policies(desired, installed, &mut steps);
+    put_peers(desired, installed, &mut steps);
+    put_endpoints(desired, installed, &mut steps);
+    if desired.keep != Keep::Everything {
+        remove_endpoints(desired, installed, &mut steps);
+        remove_policies(desired, installed, &mut steps);
+    }
+    steps
+}
+
+fn remove_peers(desired: &Desired, installed: &Installed, steps: &mut Vec<Step>) {
+    let stale = installed.peers.iter().filter(|(addr, set)| desired.peers.get(*addr) != Some(set));
+    steps.extend(stale.map(|(addr, _)| Step::RemovePeer(*addr)));
+}
+
+fn put_policies(desired: &Desired, installed: &Installed, steps: &mut Vec<Step>) {
+    let changed = desired.policies.iter().filter(|(id, policy)| installed.policies.get(id) != Some(&policy.digest));
+    steps.extend(changed.map(|(id, policy)| Step::PutPolicy(*id, Box::new(policy.clone()))));
+}
+
+fn put_peers(desired: &Desired, installed: &Installed, steps: &mut Vec<Step>) {
+    let changed = desired.peers.iter().filter(|(addr, set)| installed.peers.get(*addr) != Some(set));
+    steps.extend(changed.map(|(addr, set)| Step::PutPeer(*addr, *set)));
+}
+
+fn put_endpoints(desired: &Desired, installed: &Installed, steps: &mut Vec<Step>) {
+    for (id, plan) in &desired.endpoints {
+        let missing = links_of(plan).into_iter().filter(|link| !installed.links.contains(link));
+        steps.extend(missing.map(Step::Attach));
+        let same = installed.endpoints.get(id) == Some(&plan.endpoint) && installed.names.get(id) == Some(&plan.name);
+        if !same || !local_is_right(*id, plan, installed) {
+            steps.push(Step::PutEndpoint(*id, Box::new(plan.clone())));
+        }
+        let wanted = interfaces_of(*id, plan);
+        let changed = wanted.into_iter().filter(|(index, value)| installed.interfaces.get(index) != Some(value));
+        steps.extend(changed.map(|(index, value)| Step::PutInterface(index, value)));
+    }
+}
+
+fn local_is_right(id: EndpointId, plan: &EndpointPlan, installed: &Installed) -> bool {
+    let owned = [plan.endpoint.ipv4, plan.endpoint.ipv6];
+    let mut owned = owned.iter().filter(|addr| **addr != sgp_common::addr::UNSPECIFIED);
+    owned.all(|addr| installed.local.get(addr) == Some(&id))
+}
+
+fn remove_endpoints(desired: &Desired, installed: &Installed, steps: &mut Vec<Step>) {
+    let links: BTreeSet<Link> = desired.endpoints.values().flat_map(links_of).collect();
+    let named: BTreeSet<(&str, &str)> = links.iter().map(|link| (link.interface.as_str(), link.program)).collect();
+    let interfaces: BTreeMap<u32, Interface> =
+        desired.endpoints.iter().flat_map(|(id, plan)| interfaces_of(*id, plan)).collect();
+    // A link of the same name was replaced by Attach; its old pin is gone with that.
+    let stale = installed.links.iter().filter(|link| !named.contains(&(link.interface.as_str(), link.program)));
+    steps.extend(stale.cloned().map(Step::Detach));
+    let stale = installed.interfaces.keys().filter(|index| !interfaces.contains_key(index));
+    steps.extend(stale.map(|index| Step::RemoveInterface(*index)));
+    let known: BTreeSet<EndpointId> =
+        installed.endpoints.keys().chain(installed.names.keys()).chain(installed.local.values()).copied().collect();
+    let stale = known.into_iter().filter(|id| !desired.endpoints.contains_key(id));
+    steps.extend(stale.map(Step::RemoveEndpoint));
+}
+
+fn remove_policies(desired: &Desired, installed: &Installed, steps: &mut Vec<Step>) {
+    let kept = match &desired.keep {
+        Keep::Policies(kept) => kept.as_slice(),
+        _ => &[],
+    };
+    let stale = installed.policies.keys().filter(|id| !desired.policies.contains_key(id) && !kept.contains(id));
+    steps.extend(stale.map(|id| Step::RemovePolicy(*id)));
+}
+
+/// The four programs of an endpoint.
+pub fn links_of(plan: &EndpointPlan) -> Vec<Link> {
+    let on = |interface: &String, ifindex: u32, program| Link { interface: interface.clone(), ifindex, program };
+    let (host, branch) = (plan.endpoint.host_ifindex, plan.endpoint.branch_ifindex);
+    vec![
+        on(&plan.host_interface, host, program::FROM_POD),
+        on(&plan.host_interface, host, program::TO_POD),
+        on(&plan.branch_interface, branch, program::FROM_BRANCH),
+        on(&plan.branch_interface, branch, program::TO_BRANCH),
+    ]
+}
+
+fn interfaces_of(id: EndpointId, plan: &EndpointPlan) -> [(u32, Interface); 2] {
+    let side = |side| Interface { endpoint: id.0, side, reserved: [0; 7] };
+    [(plan.endpoint.host_ifindex, side(Side::Pod)), (plan.endpoint.branch_ifindex, side(Side::Branch))]
 }

@@ -1,1 +1,165 @@
 //! BPF programs, maps and links: read `Installed`, apply node steps.
+
+pub mod maps;
+mod policies;
+mod preflight;
+mod programs;
+mod sweep;
+mod sys;
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use sgp_common::Addr;
+use sgp_common::addr::UNSPECIFIED;
+
+use crate::domain::desired::EndpointPlan;
+use crate::domain::groups::{EndpointId, GroupSetId};
+use crate::domain::installed::Installed;
+use crate::domain::plan::Step;
+use maps::{Maps, PinDirs, gone};
+use programs::Programs;
+pub use sweep::Swept;
+
+/// What enforces: the kernel, or a model of it in tests.
+pub trait Kernel: Send {
+    /// Reads back what is installed.
+    ///
+    /// # Errors
+    /// Where a map or link cannot be read.
+    fn installed(&self) -> Result<Installed>;
+    /// Takes one step.
+    ///
+    /// # Errors
+    /// Names the object; the step can be taken again.
+    fn apply(&mut self, step: &Step) -> Result<()>;
+    /// Reclaims memory.
+    ///
+    /// # Errors
+    /// Where a map cannot be read or written.
+    fn sweep(&mut self) -> Result<Swept>;
+}
+
+/// The real one.
+pub struct Bpf {
+    dirs: PinDirs,
+    maps: Maps,
+    programs: Programs,
+}
+
+impl Bpf {
+    /// Takes over what is pinned below `bpf_dir`, or loads and pins it.
+    ///
+    /// # Errors
+    /// One sentence each for: no permission, no bpffs, a kernel too old, an object that was not built in.
+    /// What a failed first start made is taken away again.
+    pub fn open(bpf_dir: &Path) -> Result<Self> {
+        preflight::check(bpf_dir)?;
+        let dirs = PinDirs::new(bpf_dir);
+        let first = !dirs.root.exists();
+        let opened = programs::ensure(&dirs).and_then(|programs| Ok((Maps::open(&dirs)?, programs)));
+        match opened {
+            Ok((maps, programs)) => Ok(Self { dirs, maps, programs }),
+            Err(error) => {
+                if first {
+                    // The error that is returned matters more than one of cleaning up.
+                    drop(fs::remove_dir_all(&dirs.root));
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Id of one of the programs: its log map is where all of them log.
+    pub fn program_id(&self) -> Option<u32> {
+        self.programs.any_id()
+    }
+
+    /// Where everything is pinned.
+    pub fn dirs(&self) -> &PinDirs {
+        &self.dirs
+    }
+
+    fn put_endpoint(&mut self, id: EndpointId, plan: &EndpointPlan) -> Result<()> {
+        self.maps.names.insert(id.0, plan.name, 0).context("writing ENDPOINT_NAMES")?;
+        self.maps.endpoints.insert(id.0, plan.endpoint, 0).context("writing ENDPOINTS")?;
+        let stale = self.addresses_of(id).into_iter().filter(|addr| !plan.endpoint.owns(addr));
+        for addr in stale.collect::<Vec<_>>() {
+            gone(self.maps.local.remove(&addr)).context("writing LOCAL")?;
+        }
+        for addr in [plan.endpoint.ipv4, plan.endpoint.ipv6].into_iter().filter(|addr| *addr != UNSPECIFIED) {
+            self.maps.local.insert(addr, id.0, 0).context("writing LOCAL")?;
+        }
+        Ok(())
+    }
+
+    fn remove_endpoint(&mut self, id: EndpointId) -> Result<()> {
+        for addr in self.addresses_of(id) {
+            gone(self.maps.local.remove(&addr)).context("writing LOCAL")?;
+        }
+        gone(self.maps.endpoints.remove(&id.0)).context("writing ENDPOINTS")?;
+        gone(self.maps.names.remove(&id.0)).context("writing ENDPOINT_NAMES")
+    }
+
+    fn addresses_of(&self, id: EndpointId) -> Vec<Addr> {
+        self.maps.local.iter().flatten().filter(|(_, owner)| *owner == id.0).map(|(addr, _)| addr).collect()
+    }
+}
+
+impl Kernel for Bpf {
+    fn installed(&self) -> Result<Installed> {
+        installed(&self.maps, &self.dirs)
+    }
+
+    fn apply(&mut self, step: &Step) -> Result<()> {
+        match step {
+            Step::RemovePeer(addr) => gone(self.maps.peers.remove(addr)).context("writing PEERS"),
+            Step::PutPolicy(id, policy) => policies::put(&mut self.maps, &self.dirs, *id, policy),
+            Step::PutPeer(addr, set) => self.maps.peers.insert(addr, set.0, 0).context("PEERS has no room for a peer"),
+            Step::PutEndpoint(id, plan) => self.put_endpoint(*id, plan),
+            Step::PutInterface(index, interface) => {
+                self.maps.interfaces.insert(index, interface, 0).context("writing INTERFACES")
+            }
+            Step::Attach(link) => self.programs.attach(&self.dirs, link),
+            Step::Detach(link) => programs::detach(&self.dirs, link),
+            Step::RemoveInterface(index) => gone(self.maps.interfaces.remove(index)).context("writing INTERFACES"),
+            Step::RemoveEndpoint(id) => self.remove_endpoint(*id),
+            Step::RemovePolicy(id) => policies::remove(&mut self.maps, &self.dirs, *id),
+        }
+    }
+
+    fn sweep(&mut self) -> Result<Swept> {
+        sweep::sweep(&mut self.maps)
+    }
+}
+
+/// Reads back everything under the pins.
+///
+/// # Errors
+/// Where a link cannot be read.
+pub fn installed(maps: &Maps, dirs: &PinDirs) -> Result<Installed> {
+    let sets: Vec<GroupSetId> = maps.policies.keys().flatten().map(GroupSetId).collect();
+    let policies = sets.into_iter().filter_map(|id| Some((id, maps::digest(&maps.policy(id)?)))).collect();
+    Ok(Installed {
+        policies,
+        peers: maps.peers.iter().flatten().map(|(addr, set)| (addr, GroupSetId(set))).collect(),
+        endpoints: maps.endpoints.iter().flatten().map(|(id, value)| (EndpointId(id), value)).collect(),
+        names: maps.names.iter().flatten().map(|(id, value)| (EndpointId(id), value)).collect(),
+        interfaces: maps.interfaces.iter().flatten().collect(),
+        local: maps.local.iter().flatten().map(|(addr, id)| (addr, EndpointId(id))).collect(),
+        links: programs::links(dirs)?,
+    })
+}
+
+/// Removes every pin below `bpf_dir`, and with them links, programs and maps. Enforcement ends.
+///
+/// # Errors
+/// Where a pin cannot be removed.
+pub fn uninstall(bpf_dir: &Path) -> Result<()> {
+    let root = PinDirs::new(bpf_dir).root;
+    match fs::remove_dir_all(&root) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        result => result.with_context(|| format!("removing {}", root.display())),
+    }
+}

@@ -1,0 +1,189 @@
+//! From a set of groups to the policy that judges by them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ipnet::IpNet;
+use sgp_common::limits::POLICY_KEYS_MAX;
+use sgp_common::packet::{ICMP, ICMPV6};
+use sgp_common::policy::{Axis, FULL_BITS, HEAD_BITS, PEER_BITS, RuleKey, RuleName, RuleSet, Selector};
+use sgp_common::{Direction, Family};
+use sha2::{Digest, Sha256};
+
+use super::desired::Policy;
+use super::groups::{GroupSet, Remote, Rule, SecurityGroup, Service};
+use super::prefix;
+
+/// EC2's quota: rows of all groups of an interface, of one direction and family, a prefix list counting as
+/// its entries (AWS VPC quotas: rules per group x groups per interface <= 1,000).
+pub const RULES_QUOTA: usize = 1000;
+
+/// What rules may refer to.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    /// Groups EC2 knows, by id.
+    pub groups: &'a BTreeMap<String, SecurityGroup>,
+    /// Prefix lists EC2 knows, by id.
+    pub prefix_lists: &'a BTreeMap<String, Vec<IpNet>>,
+    /// Every group set that some known address carries.
+    pub group_sets: &'a BTreeSet<GroupSet>,
+}
+
+/// Compiles the union of the set's groups. Rules are numbered for each direction and family in the order
+/// of (group id, rule id), so that the same facts always give the same policy. A rule that refers to a
+/// group or prefix list EC2 does not know matches nothing (EC2 calls it stale).
+///
+/// # Errors
+/// A sentence, where the policy is beyond a limit.
+pub fn compile(set: &GroupSet, context: &Context<'_>) -> Result<Policy, String> {
+    let mut rules: Vec<&Rule> =
+        set.0.iter().filter_map(|id| context.groups.get(id)).flat_map(|group| &group.rules).collect();
+    rules.sort_by_key(|rule| (&rule.group_id, &rule.id));
+    let mut keys = BTreeMap::new();
+    let mut names = BTreeMap::new();
+    for direction in [Direction::Inbound, Direction::Outbound] {
+        for family in [Family::V4, Family::V6] {
+            let half = Half { direction, family, context };
+            half.compile(set, &rules, &mut keys, &mut names)?;
+        }
+    }
+    if keys.len() >= POLICY_KEYS_MAX as usize {
+        return Err(format!("group set {set} needs {} trie keys; {POLICY_KEYS_MAX} is the most", keys.len()));
+    }
+    Ok(seal(prefix::inherit(keys), names))
+}
+
+type Keys = BTreeMap<(u32, Selector), RuleSet>;
+type Names = BTreeMap<RuleKey, RuleName>;
+
+/// One direction and family of a policy.
+struct Half<'a> {
+    direction: Direction,
+    family: Family,
+    context: &'a Context<'a>,
+}
+
+impl Half<'_> {
+    fn compile(&self, set: &GroupSet, rules: &[&Rule], keys: &mut Keys, names: &mut Names) -> Result<(), String> {
+        let rules: Vec<&&Rule> = rules.iter().filter(|rule| self.applies(rule)).collect();
+        let rows: usize = rules.iter().map(|rule| self.rows(rule)).sum();
+        if rows > RULES_QUOTA {
+            return Err(format!(
+                "group set {set} has {rows} {:?} rules for {:?}; EC2's quota is {RULES_QUOTA}",
+                self.direction, self.family
+            ));
+        }
+        for (index, rule) in rules.into_iter().enumerate() {
+            for key in self.who(rule).into_iter().chain(self.what(&rule.service)) {
+                keys.entry(key).or_insert(RuleSet::EMPTY).insert(index);
+            }
+            let (direction, family) = (self.direction, self.family);
+            let key = RuleKey { policy_digest: 0, rule: index as u16, direction, family, reserved: [0; 4] };
+            names.insert(key, RuleName { rule_id: padded(&rule.id), group_id: padded(&rule.group_id) });
+        }
+        Ok(())
+    }
+
+    /// A rule belongs to a family by its CIDR or its kind of ICMP; group references to both.
+    fn applies(&self, rule: &Rule) -> bool {
+        let by_remote = match &rule.remote {
+            Remote::Cidr(net) => family_of(net) == self.family,
+            Remote::PrefixList(id) => self.list(id).iter().all(|net| family_of(net) == self.family),
+            Remote::Group(_) => true,
+        };
+        let by_service = match rule.service {
+            Service::Icmp { protocol: ICMP, .. } => self.family == Family::V4,
+            Service::Icmp { protocol: ICMPV6, .. } => self.family == Family::V6,
+            _ => true,
+        };
+        rule.direction == self.direction && by_remote && by_service
+    }
+
+    fn rows(&self, rule: &Rule) -> usize {
+        match &rule.remote {
+            Remote::PrefixList(id) => self.list(id).len().max(1),
+            _ => 1,
+        }
+    }
+
+    fn list(&self, id: &str) -> &[IpNet] {
+        self.context.prefix_lists.get(id).map_or(&[], Vec::as_slice)
+    }
+
+    fn who(&self, rule: &Rule) -> Vec<(u32, Selector)> {
+        match &rule.remote {
+            Remote::Cidr(net) => vec![self.address(net)],
+            Remote::PrefixList(id) => self.list(id).iter().map(|net| self.address(net)).collect(),
+            Remote::Group(id) if !self.context.groups.contains_key(id) => Vec::new(),
+            Remote::Group(id) => {
+                let sets = self.context.group_sets.iter().filter(|set| set.0.contains(id));
+                sets.map(|set| (PEER_BITS, Selector::peer(self.direction, self.family, set.id().0))).collect()
+            }
+        }
+    }
+
+    fn address(&self, net: &IpNet) -> (u32, Selector) {
+        let (data, bits) = prefix::address(net);
+        (HEAD_BITS + bits, Selector { data, ..Selector::new(self.direction, self.family, Axis::Remote) })
+    }
+
+    fn what(&self, service: &Service) -> Vec<(u32, Selector)> {
+        match *service {
+            Service::All => vec![self.service(&[], 0)],
+            Service::Protocol(protocol) => vec![self.service(&[protocol], 8)],
+            Service::Icmp { protocol, icmp_type: None, .. } => vec![self.service(&[protocol], 8)],
+            Service::Icmp { protocol, icmp_type: Some(kind), code: None } => vec![self.service(&[protocol, kind], 16)],
+            Service::Icmp { protocol, icmp_type: Some(kind), code: Some(code) } => {
+                vec![self.service(&[protocol, kind, code], 24)]
+            }
+            Service::Ports { protocol, from, to } => prefix::ports(from, to)
+                .into_iter()
+                .map(|(port, bits)| self.service(&[protocol, (port >> 8) as u8, port as u8], 8 + bits))
+                .collect(),
+        }
+    }
+
+    fn service(&self, data: &[u8], bits: u32) -> (u32, Selector) {
+        let mut key = Selector::new(self.direction, self.family, Axis::Service);
+        key.data[..data.len()].copy_from_slice(data);
+        (HEAD_BITS + bits, key)
+    }
+}
+
+fn family_of(net: &IpNet) -> Family {
+    match net {
+        IpNet::V4(_) => Family::V4,
+        IpNet::V6(_) => Family::V6,
+    }
+}
+
+/// Computes the digest, and writes it into the trie and the names.
+fn seal(mut trie: Keys, names: Names) -> Policy {
+    let mut hash = Sha256::new();
+    for ((bits, selector), rules) in &trie {
+        hash.update(bits.to_be_bytes());
+        hash.update([selector.direction as u8, selector.family as u8, selector.axis as u8]);
+        hash.update(selector.data);
+        rules.words.iter().for_each(|word| hash.update(word.to_be_bytes()));
+    }
+    for (key, name) in &names {
+        hash.update([key.direction as u8, key.family as u8]);
+        hash.update(key.rule.to_be_bytes());
+        hash.update(name.rule_id);
+        hash.update(name.group_id);
+    }
+    let hash = hash.finalize();
+    let digest = u64::from_be_bytes(std::array::from_fn(|i| hash[i]));
+    let mut first = RuleSet::EMPTY;
+    first.words[0] = digest;
+    trie.insert((FULL_BITS, Selector::digest()), first);
+    let names = names.into_iter().map(|(key, name)| (RuleKey { policy_digest: digest, ..key }, name)).collect();
+    Policy { digest, trie, names }
+}
+
+/// Zero-padded; a longer text is cut.
+pub(super) fn padded<const N: usize>(text: &str) -> [u8; N] {
+    let mut bytes = [0; N];
+    let length = text.len().min(N);
+    bytes[..length].copy_from_slice(&text.as_bytes()[..length]);
+    bytes
+}
