@@ -3,7 +3,7 @@
 /// An IP address in network byte order, 16 bytes; IPv4 is stored v4-mapped (`::ffff:a.b.c.d`, RFC 4291 §2.5.5.2).
 pub type Addr = [u8; 16];
 
-/// No address; never matches an address of a packet that passed the parser.
+/// No address: `::`. Packets can carry it (neighbour discovery does), so nothing may be known by it.
 pub const UNSPECIFIED: Addr = [0; 16];
 
 /// The IP version of a packet or a rule. A rule of one family never matches the other.
@@ -27,6 +27,13 @@ pub const fn v4_mapped(v4: [u8; 4]) -> Addr {
     addr[14] = v4[2];
     addr[15] = v4[3];
     addr
+}
+
+/// Whether an address of an IPv6 packet poses as one of IPv4.
+#[inline(always)]
+pub fn is_v4_mapped(addr: &Addr) -> bool {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, ..] = *addr;
+    (a | b | c | d | e | f | g | h | i | j) == 0 && (k & l) == 0xff
 }
 
 /// The four IPv4 bytes of a v4-mapped address, in network order.

@@ -1,5 +1,6 @@
 //! Endpoints: who stands behind an interface.
 
+use crate::addr::UNSPECIFIED;
 use crate::{Addr, plain};
 
 /// Which of an endpoint's two interfaces this is.
@@ -49,10 +50,11 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Whether `addr` is one of the endpoint's own addresses.
+    /// Whether `addr` is one of the endpoint's own addresses. A pod without an address of a family does not
+    /// own `::`, which packets can carry.
     #[inline(always)]
     pub fn owns(&self, addr: &Addr) -> bool {
-        *addr == self.ipv4 || *addr == self.ipv6
+        *addr != UNSPECIFIED && (*addr == self.ipv4 || *addr == self.ipv6)
     }
 }
 

@@ -38,6 +38,13 @@ pub fn exempt(packet: &Packet, direction: Direction, endpoint: &Endpoint) -> boo
         || dhcp(packet)
 }
 
+/// Likewise, for a packet between two pods of one node: EC2's services are not among a pod's neighbours, and
+/// one that claims to be the router or the resolver is judged by its rules.
+#[inline(always)]
+pub fn exempt_on_node(packet: &Packet) -> bool {
+    packet.protocol == ICMPV6 && neighbour_discovery(packet)
+}
+
 /// An endpoint without a router or resolver exempts nothing by it.
 #[inline(always)]
 fn known(remote: &Addr, service: &Addr) -> bool {

@@ -1,6 +1,6 @@
 //! From bytes to [`Packet`]. Never reads beyond what the headers and the frame both promise.
 
-use crate::addr::v4_mapped;
+use crate::addr::{is_v4_mapped, v4_mapped};
 use crate::limits::EXTENSION_HEADERS_MAX;
 use crate::{Addr, Direction, DropReason, Family};
 
@@ -159,6 +159,10 @@ fn parse_ipv6<B: Bytes + ?Sized>(frame: &B, packet: &mut Packet) -> Result<(), D
     packet.reset(Family::V6, header[6], length);
     packet.source = frame.read(ETHERNET_LEN + 8).ok_or(DropReason::Malformed)?;
     packet.destination = frame.read(ETHERNET_LEN + 24).ok_or(DropReason::Malformed)?;
+    // Never on a wire, and here they would be taken for IPv4: flows and peers are known by address alone.
+    if is_v4_mapped(&packet.source) || is_v4_mapped(&packet.destination) {
+        return Err(DropReason::Malformed);
+    }
     follow_extensions(frame, packet, ETHERNET_LEN + length)
 }
 

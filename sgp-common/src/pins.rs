@@ -4,7 +4,7 @@
 pub const ROOT: &str = "/sys/fs/bpf/sgp";
 /// Directory of maps below the version directory; a map's pin is its name.
 pub const MAPS: &str = "maps";
-/// Directory of links: `<interface>.<hook>`.
+/// Directory of links: `<interface>-<program>`, dots of the interface written as colons (bpffs refuses dots).
 pub const LINKS: &str = "links";
 /// Directory of programs; a program's pin is its name.
 pub const PROGRAMS: &str = "programs";
@@ -21,7 +21,7 @@ pub mod map {
     pub const ENDPOINT_NAMES: &str = "ENDPOINT_NAMES";
     /// Address of a local endpoint -> endpoint id.
     pub const LOCAL: &str = "LOCAL";
-    /// Remote address -> group set id.
+    /// Remote address -> [`crate::policy::Peer`].
     pub const PEERS: &str = "PEERS";
     /// Group set id -> policy (inner LPM trie: `Selector` -> `RuleSet`).
     pub const POLICIES: &str = "POLICIES";

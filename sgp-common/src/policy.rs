@@ -207,4 +207,12 @@ pub struct RuleName {
     pub group_id: [u8; 32],
 }
 
-plain!(Selector, RuleSet, RuleKey, RuleName);
+/// Value of `PEERS`, keyed by remote address.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Id of the group set the address's interface carries.
+    pub group_set: u64,
+}
+
+plain!(Selector, RuleSet, RuleKey, RuleName, Peer);

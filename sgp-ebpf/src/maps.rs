@@ -8,7 +8,7 @@ use sgp_common::event::{Counter, CounterKey, Event, Sampler};
 use sgp_common::flow::{Flow, FlowKey};
 use sgp_common::limits::*;
 use sgp_common::packet::Packet;
-use sgp_common::policy::{RuleKey, RuleName, RuleSet, Selector};
+use sgp_common::policy::{Peer, RuleKey, RuleName, RuleSet, Selector};
 
 /// A compiled policy.
 pub(crate) type Policy = LpmTrie<Selector, RuleSet, { POLICY_KEYS_MAX as usize }>;
@@ -22,7 +22,7 @@ pub(crate) static ENDPOINT_NAMES: HashMap<u64, EndpointName, { ENDPOINTS_MAX as 
 #[btf_map]
 pub(crate) static LOCAL: HashMap<Addr, u64, { INTERFACES_MAX as usize }> = HashMap::new();
 #[btf_map]
-pub(crate) static PEERS: HashMap<Addr, u64, { PEERS_MAX as usize }, NO_PREALLOC> = HashMap::new();
+pub(crate) static PEERS: HashMap<Addr, Peer, { PEERS_MAX as usize }, NO_PREALLOC> = HashMap::new();
 #[btf_map]
 pub(crate) static POLICIES: HashOfMaps<u64, Policy, { POLICIES_MAX as usize }> = HashOfMaps::new();
 #[btf_map]
@@ -38,7 +38,8 @@ pub(crate) static COUNTERS: PerCpuHashMap<CounterKey, Counter, { COUNTERS_MAX as
 #[btf_map]
 pub(crate) static EVENTS: RingBuf<Event, { EVENTS_BYTES as usize }> = RingBuf::new();
 #[btf_map]
-pub(crate) static SAMPLER: PerCpuArray<Sampler, 1> = PerCpuArray::new();#[btf_map]
+pub(crate) static SAMPLER: PerCpuArray<Sampler, 1> = PerCpuArray::new();
+#[btf_map]
 pub(crate) static OBJECT: Array<u64, 1> = Array::new();
 
 /// Where each CPU keeps the packet it judges, off the stack. tc programs run with softirqs off, so one packet

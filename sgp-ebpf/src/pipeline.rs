@@ -5,7 +5,7 @@ use aya_ebpf::bindings::TC_ACT_SHOT;
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::programs::TcContext;
 use sgp_common::endpoint::{Endpoint, Side};
-use sgp_common::exempt::{exempt, link_scoped};
+use sgp_common::exempt::{exempt, exempt_on_node, link_scoped};
 use sgp_common::flow::{Flow, FlowKey};
 use sgp_common::packet::Packet;
 use sgp_common::{Direction, DropReason, Verdict};
@@ -19,7 +19,7 @@ use crate::report::Record;
 /// Branch interface, either way: the packet has the addresses that the VPC sees.
 #[inline(always)]
 pub(crate) fn at_branch(ctx: &TcContext, direction: Direction) -> i32 {
-    let mut record = Record::new(direction);
+    let mut record = Record::new(ctx, direction);
     let result = enforce_at_branch(ctx, &mut record);
     record.conclude(ctx, result)
 }
@@ -30,7 +30,8 @@ fn enforce_at_branch(ctx: &TcContext, record: &mut Record) -> Result<Verdict, Dr
     record.endpoint = here.id;
     let Some(packet) = packet::parsed(ctx)? else { return Ok(Verdict::Exempt) };
     record.packet = Some(packet);
-    judge(packet, &here, record)
+    let exempt = exempt(packet, record.direction, here.endpoint);
+    judge(packet, &here, record, exempt)
 }
 
 /// Host veth, from the pod: is the source its own? What may leave is judged further on, where it has its
@@ -38,7 +39,7 @@ fn enforce_at_branch(ctx: &TcContext, record: &mut Record) -> Result<Verdict, Dr
 /// another source on their way.
 #[inline(always)]
 pub(crate) fn from_pod(ctx: &TcContext) -> i32 {
-    let mut record = Record::new(Direction::Outbound);
+    let mut record = Record::new(ctx, Direction::Outbound);
     packet::unmark(ctx);
     let result = enforce_from_pod(ctx, &mut record);
     record.conclude(ctx, result)
@@ -81,7 +82,7 @@ fn answers_neighbour(packet: &Packet, sender: u64) -> bool {
 /// is judged twice: the sender's outbound rules, then this pod's inbound rules.
 #[inline(always)]
 pub(crate) fn to_pod(ctx: &TcContext) -> i32 {
-    let mut record = Record::new(Direction::Inbound);
+    let mut record = Record::new(ctx, Direction::Inbound);
     let here = match endpoint::at(ifindex(ctx)) {
         Ok(here) => here,
         Err(reason) => return record.conclude(ctx, Err(reason)),
@@ -93,14 +94,14 @@ pub(crate) fn to_pod(ctx: &TcContext) -> i32 {
         Err(reason) => return record.conclude(ctx, Err(reason)),
     };
     record.packet = Some(packet);
-    if settled(ctx, here.endpoint) {
+    if settled(ctx, here.endpoint) && !forgotten(packet, ingress_ifindex(ctx), here.id) {
         packet::unmark(ctx);
         return record.conclude(ctx, Ok(Verdict::Passed));
     }
     if sender_refuses(ctx, packet) {
         return TC_ACT_SHOT;
     }
-    let result = judge(packet, &here, &mut record);
+    let result = judge(packet, &here, &mut record, exempt_on_node(packet));
     record.conclude(ctx, result)
 }
 
@@ -110,26 +111,34 @@ fn settled(ctx: &TcContext, endpoint: &Endpoint) -> bool {
     from == 0 || from == endpoint.branch_ifindex || from == endpoint.host_ifindex || packet::is_marked(ctx)
 }
 
+/// Whether a packet that claims no way in, as if the node had made it, has a neighbour's source: the kernel
+/// forgets the interface of fragments that it puts together and takes apart again.
+#[inline(never)]
+fn forgotten(packet: &Packet, from: u32, receiver: u64) -> bool {
+    from == 0 && matches!(endpoint::local(&packet.source), Some(id) if id != receiver)
+}
+
 /// Judges a packet by the outbound rules of the pod of this node that sent it, if one did; counted and
-/// told as that pod's.
+/// told as that pod's. A source that is not the pod's any more (kube-proxy masquerades NodePorts) is refused: what
+/// the sender's rules say of it cannot be known.
 #[inline(always)]
 fn sender_refuses(ctx: &TcContext, packet: &'static Packet) -> bool {
     let Some(sender) = endpoint::find(ingress_ifindex(ctx)) else { return false };
-    if !matches!(sender.side, Side::Pod) || !sender.endpoint.owns(&packet.source) {
+    if !matches!(sender.side, Side::Pod) {
         return false;
     }
-    let mut record = Record::new(Direction::Outbound);
+    let mut record = Record::new(ctx, Direction::Outbound);
     record.endpoint = sender.id;
     record.packet = Some(packet);
-    let result = judge(packet, &sender, &mut record);
+    let result = judge(packet, &sender, &mut record, exempt_on_node(packet));
     record.conclude(ctx, result) == TC_ACT_SHOT
 }
 
 /// Exempt? Known flow? Allowed by a rule? Then remember it.
 #[inline(never)]
-fn judge(packet: &Packet, here: &Here, record: &mut Record) -> Result<Verdict, DropReason> {
+fn judge(packet: &Packet, here: &Here, record: &mut Record, exempt: bool) -> Result<Verdict, DropReason> {
     let direction = record.direction;
-    if exempt(packet, direction, here.endpoint) {
+    if exempt {
         return Ok(Verdict::Exempt);
     }
     if !here.endpoint.owns(packet.local(direction)) {

@@ -40,7 +40,7 @@ fn matching_rule(policy: &Policy, packet: &Packet, direction: Direction) -> Opti
     let remote = policy.get(&Key::new(FULL_BITS, Selector::remote(direction, packet.family, *addr)));
     // SAFETY: an 8-byte value is read whole.
     let peer = match unsafe { PEERS.get(addr) } {
-        Some(set) => policy.get(&Key::new(PEER_BITS, Selector::peer(direction, packet.family, *set))),
+        Some(peer) => policy.get(&Key::new(PEER_BITS, Selector::peer(direction, packet.family, peer.group_set))),
         None => None,
     };
     first_match(remote, peer, service)
