@@ -1,3 +1,7 @@
 //! `sgp-agent`, also started as `sgp-cni`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    sgp_agent::cli::main()
+}

@@ -21,6 +21,10 @@ pub enum Request {
     Enforce {
         /// The branch, `eni-…`.
         interface_id: String,
+        /// Index of the host veth just made: an answer about one that is gone would open the pod.
+        host_ifindex: u32,
+        /// Index of the branch interface.
+        branch_ifindex: u32,
         /// How long to wait.
         timeout_seconds: u64,
     },

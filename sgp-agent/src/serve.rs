@@ -1,1 +1,185 @@
 //! Answers the CNI plugin on the unix socket (`protocol`).
+
+use std::fs::Permissions;
+use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Notify, watch};
+use tracing::{debug, warn};
+
+use crate::domain::branches::POD_UID_TAG;
+use crate::domain::groups::EndpointId;
+use crate::domain::matching::groups_of;
+use crate::domain::observed::{BranchAnnotation, CloudFacts, Pod};
+use crate::domain::plan::links_of;
+use crate::protocol::{PodRef, Request, Response, Wiring};
+use crate::reconcile::Status;
+
+/// The longest a request may wait, whatever it asks for.
+const PATIENCE_MAX: Duration = Duration::from_secs(60);
+
+/// Serves for as long as the process lives. The socket is for root only.
+///
+/// # Errors
+/// Where the socket cannot be made.
+pub async fn serve(socket: &Path, status: watch::Receiver<Status>, changed: Arc<Notify>) -> Result<()> {
+    // A socket of an agent that is gone; the lock says that there is no other.
+    drop(std::fs::remove_file(socket));
+    let context = || format!("listening on {}", socket.display());
+    let listener = UnixListener::bind(socket).with_context(context)?;
+    std::fs::set_permissions(socket, Permissions::from_mode(0o600)).with_context(context)?;
+    loop {
+        let (stream, _) = listener.accept().await.with_context(context)?;
+        let (status, changed) = (status.clone(), Arc::clone(&changed));
+        tokio::spawn(async move {
+            if let Err(error) = exchange(stream, status, &changed).await {
+                warn!(error = format!("{error:#}"), "an exchange with the CNI plugin broke off");
+            }
+        });
+    }
+}
+
+async fn exchange(stream: UnixStream, status: watch::Receiver<Status>, changed: &Notify) -> Result<()> {
+    let mut stream = BufReader::new(stream);
+    let mut line = String::new();
+    stream.read_line(&mut line).await.context("reading a request")?;
+    let response = match serde_json::from_str(&line) {
+        Ok(request) => answer(request, status, changed).await,
+        Err(error) => Response::Error { message: format!("this agent does not understand the plugin: {error}") },
+    };
+    debug!(request = line.trim(), ?response, "answered the CNI plugin");
+    let mut text = serde_json::to_string(&response).context("writing a response")?;
+    text.push('\n');
+    stream.get_mut().write_all(text.as_bytes()).await.context("writing a response")
+}
+
+async fn answer(request: Request, status: watch::Receiver<Status>, changed: &Notify) -> Response {
+    changed.notify_one();
+    match request {
+        Request::Wiring { pod, timeout_seconds } => wait(status, timeout_seconds, |now| wiring(now, &pod)).await,
+        Request::Enforce { interface_id, host_ifindex, branch_ifindex, timeout_seconds } => {
+            wait(status, timeout_seconds, |now| enforced(now, &interface_id, (host_ifindex, branch_ifindex))).await
+        }
+        Request::Released { .. } => Response::Ok,
+        Request::Status => wait(status, 1, ready).await,
+    }
+}
+
+/// Not now, and why: the reason is what the plugin hears when its time is up.
+type Answer = Result<Response, String>;
+
+async fn wait(mut status: watch::Receiver<Status>, seconds: u64, ask: impl Fn(&Status) -> Answer) -> Response {
+    let end = tokio::time::Instant::now() + Duration::from_secs(seconds).min(PATIENCE_MAX);
+    loop {
+        let reason = match ask(&status.borrow_and_update()) {
+            Ok(response) => return response,
+            Err(reason) => reason,
+        };
+        match tokio::time::timeout_at(end, status.changed()).await {
+            Ok(Ok(())) => {}
+            _ => return Response::Error { message: reason },
+        }
+    }
+}
+
+fn ready(status: &Status) -> Answer {
+    if status.observed.cluster.is_none() {
+        return Err("the agent has no complete answer of the API server yet".into());
+    }
+    if status.observed.cloud.is_none() {
+        return Err("the agent has no complete answer of EC2 yet".into());
+    }
+    Ok(Response::Ok)
+}
+
+fn wiring(status: &Status, wanted: &PodRef) -> Answer {
+    let name = format!("{}/{}", wanted.namespace, wanted.name);
+    ready(status).map_err(|reason| format!("pod {name}: {reason}"))?;
+    let cluster = status.observed.cluster.as_ref().ok_or_else(String::new)?;
+    let pod = cluster.pods.values().find(|pod| is(pod, wanted));
+    let pod = pod.ok_or_else(|| format!("pod {name} ({}) is not bound to this node, or was deleted", wanted.uid))?;
+    match &pod.branch {
+        Some(Err(reason)) => Ok(Response::Error { message: format!("pod {name}: {reason}") }),
+        Some(Ok(branch)) => branch_response(status, pod, branch),
+        None if pod.host_network || groups_of(pod, cluster).0.is_empty() => Ok(Response::Other),
+        None => {
+            let reason = status.refused.get(&name).cloned();
+            Err(format!("pod {name}: {}", reason.unwrap_or_else(|| "its branch is not ready yet".into())))
+        }
+    }
+}
+
+fn is(pod: &Pod, wanted: &PodRef) -> bool {
+    let same_name = pod.namespace == wanted.namespace && pod.name == wanted.name;
+    same_name && (wanted.uid.is_empty() || wanted.uid == pod.uid)
+}
+
+fn branch_response(status: &Status, pod: &Pod, branch: &BranchAnnotation) -> Answer {
+    let cloud = status.observed.cloud.as_ref().ok_or_else(String::new)?;
+    let trunk = cloud.associations.get(&branch.interface_id).and_then(|at| cloud.interfaces.get(&at.trunk_id));
+    let trunk = trunk.ok_or_else(|| {
+        let pod = crate::domain::branches::pod_name(pod);
+        format!("pod {pod}: EC2 does not show its branch {} on a trunk", branch.interface_id)
+    })?;
+    if !is_of(pod, branch, cloud) {
+        let name = crate::domain::branches::pod_name(pod);
+        let message = format!(
+            "pod {name}: its annotation {} contradicts what EC2 says of {}; whoever wrote it must correct it, or the pod be made anew",
+            crate::domain::annotation::POD_ENI,
+            branch.interface_id
+        );
+        return Ok(Response::Error { message });
+    }
+    let wiring = Wiring {
+        interface_id: branch.interface_id.clone(),
+        pod_uid: pod.uid.clone(),
+        mac: branch.mac.clone(),
+        private_ip: branch.private_ip,
+        ipv6_addr: branch.ipv6_addr,
+        vlan_id: branch.vlan_id,
+        subnet_cidr: branch.subnet_cidr,
+        trunk_mac: trunk.mac.clone(),
+    };
+    Ok(Response::Branch { wiring })
+}
+
+/// Whether EC2 agrees with the annotation, which anybody who may create pods can write. A branch that is not
+/// of our making carries no pod's UID; there, AWS's webhook guards the annotation.
+fn is_of(pod: &Pod, branch: &BranchAnnotation, cloud: &CloudFacts) -> bool {
+    let Some(eni) = cloud.interfaces.get(&branch.interface_id) else { return false };
+    let mut addresses = branch.private_ip.map(IpAddr::V4).into_iter().chain(branch.ipv6_addr.map(IpAddr::V6));
+    let vlan = cloud.associations.get(&branch.interface_id).map(|at| at.vlan_id);
+    eni.tags.get(POD_UID_TAG).is_none_or(|uid| *uid == pod.uid)
+        && eni.mac == branch.mac
+        && addresses.all(|addr| eni.addresses.contains(&addr))
+        && vlan == Some(branch.vlan_id)
+}
+
+/// All of it: the endpoint, these very interfaces, the policy of its groups, and four live links.
+fn enforced(status: &Status, interface_id: &str, (host, branch): (u32, u32)) -> Answer {
+    let id = EndpointId::of(interface_id);
+    let Some(plan) = status.desired.endpoints.get(&id) else {
+        let reason = status.refused.iter().find(|(_, reason)| reason.contains(interface_id));
+        let reason = reason.map_or("its interfaces are not there yet".to_owned(), |(_, reason)| reason.clone());
+        return Err(format!("branch {interface_id} is not enforced: {reason}"));
+    };
+    if (plan.endpoint.host_ifindex, plan.endpoint.branch_ifindex) != (host, branch) {
+        return Err(format!("branch {interface_id} is not enforced: its new interfaces are not seen yet"));
+    }
+    let installed = &status.installed;
+    let missing = links_of(plan).into_iter().find(|link| !installed.links.contains(link));
+    if let Some(link) = missing {
+        return Err(format!("branch {interface_id}: {} is not attached to {}", link.program, link.interface));
+    }
+    let set = crate::domain::groups::GroupSetId(plan.endpoint.group_set);
+    if installed.endpoints.get(&id) != Some(&plan.endpoint) || !installed.policies.contains_key(&set) {
+        return Err(format!("branch {interface_id}: its endpoint or policy is not installed yet"));
+    }
+    Ok(Response::Enforced)
+}

@@ -1,1 +1,99 @@
-//! Commands. Each only reads pinned maps, and so works with the agent dead; `run` and `cni` are the exceptions.
+//! The command line: `run` and `cni` do the work, all other commands read the pinned maps and need no agent.
+
+mod counts;
+mod doctor;
+mod endpoints;
+mod explain;
+mod flows;
+mod policy;
+mod run;
+mod status;
+mod view;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use view::{Target, View};
+
+const EXAMPLES: &str = "Examples:
+  sgp-agent run --cluster-name prod            enforce, on a node
+  sgp-agent status                             what is enforced here
+  sgp-agent explain shop/cart-0 in tcp 10.0.2.20 443
+  sgp-agent drops --pod shop/cart-0 --json
+Every command but `run` works with the agent dead: it reads the pinned maps.";
+
+/// Security groups for pods, enforced in eBPF: the node agent.
+#[derive(Parser)]
+#[command(name = "sgp-agent", version, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Keep this node's data path in step with Kubernetes and EC2
+    Run(Box<run::Settings>),
+    /// The CNI plugin; container runtimes start it under the name `sgp-cni`
+    Cni,
+    /// What is enforced on this node, and how much room is left
+    Status(View),
+    /// Every pod with a branch on this node
+    Endpoints(View),
+    /// Look into compiled policies
+    #[command(subcommand)]
+    Policy(policy::Policy),
+    /// Would this packet pass, and by which rule?
+    Explain(explain::Question),
+    /// Tracked conversations
+    Flows(Target),
+    /// What was dropped, by pod, direction and reason
+    Drops(Target),
+    /// Look for what could be wrong on this node; exit status 1 if anything is
+    Doctor(View),
+    /// Remove every pin and with them all programs: enforcement ends and branch pods are open to the node
+    #[command(after_help = "Examples:\n  sgp-agent uninstall\n  sgp-agent uninstall --bpf-dir /sys/fs/bpf/sgp")]
+    Uninstall(view::Place),
+}
+
+/// The whole program: started as `sgp-cni` it is the CNI plugin.
+pub fn main() -> ExitCode {
+    if std::env::args().next().is_some_and(|name| name.ends_with("sgp-cni")) {
+        return crate::cni::main();
+    }
+    match dispatch(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("Error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Cni => return Ok(crate::cni::main()),
+        Command::Doctor(view) => return doctor::print(&view),
+        Command::Run(settings) => run::run(*settings)?,
+        Command::Status(view) => status::print(&view)?,
+        Command::Endpoints(view) => endpoints::print(&view)?,
+        Command::Policy(policy::Policy::Show(target)) => policy::print(&target)?,
+        Command::Explain(question) => explain::print(&question)?,
+        Command::Flows(target) => flows::print(&target)?,
+        Command::Drops(target) => counts::print(&target)?,
+        Command::Uninstall(place) => crate::io::kernel::uninstall(&place.bpf_dir)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -11,6 +11,7 @@ use super::desired::Refusal;
 use super::groups::GroupSet;
 use super::matching::groups_of;
 use super::observed::{BranchAnnotation, CloudFacts, ClusterFacts, NetworkInterface, Observed, Pod};
+use super::wiring::Alias;
 
 /// Tag: VLAN id of a branch, decimal.
 pub const VLAN_TAG: &str = "vpcresources.k8s.aws/vlan-id";
@@ -121,10 +122,15 @@ pub fn cloud_plan(
     ended_s: &BTreeMap<String, u64>,
     now_s: u64,
 ) -> CloudPlan {
-    let (Some(cluster), Some(cloud)) = (&observed.cluster, &observed.cloud) else { return CloudPlan::default() };
-    let mut planner = Planner { cluster, cloud, settings, plan: CloudPlan::default(), vlans: used_vlans(cloud) };
+    let (Some(cluster), Some(cloud), Some(links)) = (&observed.cluster, &observed.cloud, &observed.links) else {
+        return CloudPlan::default();
+    };
+    let aliases = links.iter().filter_map(|link| Alias::parse(link.alias.as_deref()?));
+    let wired = aliases.map(|alias| alias.interface_id).collect();
+    let (plan, vlans) = (CloudPlan::default(), used_vlans(cloud));
+    let mut planner = Planner { cluster, cloud, settings, plan, vlans, wired };
     planner.release(ended_s, now_s);
-    match planner.trunk() {
+    match planner.cloud.trunk().map(|trunk| trunk.id.clone()) {
         Some(trunk) => planner.provide(&trunk),
         None => planner.make_trunk(),
     }
@@ -137,21 +143,11 @@ struct Planner<'a> {
     settings: &'a BranchSettings,
     plan: CloudPlan,
     vlans: BTreeSet<u16>,
+    /// Branches whose host veth still stands.
+    wired: BTreeSet<String>,
 }
 
 impl Planner<'_> {
-    /// The attached trunk of this instance.
-    fn trunk(&self) -> Option<String> {
-        let attached = |eni: &&NetworkInterface| {
-            eni.interface_type == "trunk"
-                && eni
-                    .attachment
-                    .as_ref()
-                    .is_some_and(|at| at.instance_id == self.cloud.instance.id && at.status == "attached")
-        };
-        self.cloud.interfaces.values().find(attached).map(|eni| eni.id.clone())
-    }
-
     fn make_trunk(&mut self) {
         let wanted =
             self.cluster.pods.values().filter(|pod| wants_branch(pod) && !groups_of(pod, self.cluster).0.is_empty());
@@ -283,14 +279,14 @@ impl Planner<'_> {
         }
     }
 
-    /// Branches of pods that ended or are gone rest for the cool-down, then leave the trunk, then go. Only
-    /// interfaces with our owner tag are ever touched.
+    /// Branches of pods that ended or are gone, and whose wiring is gone too, rest for the cool-down, then leave
+    /// the trunk, then go. Only interfaces with our owner tag are ever touched.
     fn release(&mut self, ended_s: &BTreeMap<String, u64>, now_s: u64) {
         let branches: Vec<&NetworkInterface> =
             self.cloud.interfaces.values().filter(|eni| self.is_our_branch(eni)).collect();
         for branch in branches {
             let pod = self.cluster.pods.get(&branch.tags[POD_UID_TAG]);
-            if pod.is_some_and(|pod| !pod.ended) {
+            if pod.is_some_and(|pod| !pod.ended) || self.wired.contains(&branch.id) {
                 continue;
             }
             self.plan.resting.insert(branch.id.clone());
@@ -327,7 +323,9 @@ fn vlan_of(eni: &NetworkInterface) -> Option<u16> {
 
 fn used_vlans(cloud: &CloudFacts) -> BTreeSet<u16> {
     let tagged = cloud.interfaces.values().filter(|eni| eni.tags.get(INSTANCE_TAG) == Some(&cloud.instance.id));
-    tagged.filter_map(vlan_of).chain(cloud.associations.values().map(|association| association.vlan_id)).collect()
+    let trunk = cloud.trunk().map(|trunk| &trunk.id);
+    let here = cloud.associations.values().filter(|association| Some(&association.trunk_id) == trunk);
+    tagged.filter_map(vlan_of).chain(here.map(|association| association.vlan_id)).collect()
 }
 
 /// Key and text of the annotation that a step writes.

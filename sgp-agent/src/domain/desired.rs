@@ -32,14 +32,14 @@ pub struct Desired {
 
 /// What a plan must not remove although `Desired` lacks it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Keep {
-    /// Remove whatever is not desired.
-    #[default]
-    Nothing,
+pub struct Keep {
     /// A source has not delivered its first snapshot: remove nothing.
-    Everything,
-    /// Keep these policies, refused in their new form.
-    Policies(Vec<GroupSetId>),
+    pub everything: bool,
+    /// Policies refused in their new form.
+    pub policies: BTreeSet<GroupSetId>,
+    /// Endpoints whose interfaces stand but of which too little is known now. Their programs stay: an
+    /// interface of a pod without programs would be open.
+    pub endpoints: BTreeSet<EndpointId>,
 }
 
 /// One thing refused.
@@ -79,13 +79,16 @@ impl Desired {
     /// Computes what should be from what is known.
     pub fn from(observed: &Observed) -> Self {
         let (Some(cloud), Some(links), true) = (&observed.cloud, &observed.links, observed.cluster.is_some()) else {
-            return Self { keep: Keep::Everything, ..Self::default() };
+            return Self { keep: Keep { everything: true, ..Keep::default() }, ..Self::default() };
         };
         let mut desired = Self { peers: peers(cloud), ..Self::default() };
         for (link, alias) in links.iter().filter_map(|link| Some((link, Alias::parse(link.alias.as_deref()?)?))) {
             match endpoint(link, &alias, cloud, links) {
                 Ok((id, plan)) => drop(desired.endpoints.insert(id, plan)),
-                Err(reason) => desired.refused.push(Refusal { object: format!("interface {}", link.name), reason }),
+                Err(reason) => {
+                    desired.keep.endpoints.insert(EndpointId::of(&alias.interface_id));
+                    desired.refused.push(Refusal { object: format!("interface {}", link.name), reason });
+                }
             }
         }
         desired.compile_policies(cloud);
@@ -97,18 +100,14 @@ impl Desired {
         let group_sets: BTreeSet<GroupSet> = cloud.interfaces.values().map(|eni| eni.groups.clone()).collect();
         let context = Context { groups: &cloud.groups, prefix_lists: &cloud.prefix_lists, group_sets: &group_sets };
         let used: BTreeSet<u64> = self.endpoints.values().map(|plan| plan.endpoint.group_set).collect();
-        let mut kept = Vec::new();
         for set in group_sets.iter().filter(|set| used.contains(&set.id().0)) {
             match compile(set, &context) {
                 Ok(policy) => drop(self.policies.insert(set.id(), policy)),
                 Err(reason) => {
                     self.refused.push(Refusal { object: format!("group set {set}"), reason });
-                    kept.push(set.id());
+                    self.keep.policies.insert(set.id());
                 }
             }
-        }
-        if !kept.is_empty() {
-            self.keep = Keep::Policies(kept);
         }
     }
 }

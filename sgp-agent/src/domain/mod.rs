@@ -18,4 +18,5 @@ pub mod matching;
 pub mod observed;
 pub mod plan;
 pub mod prefix;
+pub mod readback;
 pub mod wiring;

@@ -125,6 +125,17 @@ pub struct CloudFacts {
     pub vpc_cidrs: Vec<IpNet>,
 }
 
+impl CloudFacts {
+    /// This node's trunk, once it is attached.
+    pub fn trunk(&self) -> Option<&NetworkInterface> {
+        let attached = |eni: &&NetworkInterface| {
+            let here = |at: &Attachment| at.instance_id == self.instance.id && at.status == "attached";
+            eni.interface_type == "trunk" && eni.attachment.as_ref().is_some_and(here)
+        };
+        self.interfaces.values().find(attached)
+    }
+}
+
 /// The instance the node is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Instance {

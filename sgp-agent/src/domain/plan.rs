@@ -6,7 +6,7 @@ use sgp_common::Addr;
 use sgp_common::endpoint::{Interface, Side};
 use sgp_common::pins::program;
 
-use super::desired::{Desired, EndpointPlan, Keep, Policy};
+use super::desired::{Desired, EndpointPlan, Policy};
 use super::groups::{EndpointId, GroupSetId};
 use super::installed::{Installed, Link};
 
@@ -46,13 +46,13 @@ pub enum Step {
 ///    any more.
 pub fn plan(desired: &Desired, installed: &Installed) -> Vec<Step> {
     let mut steps = Vec::new();
-    if desired.keep != Keep::Everything {
+    if !desired.keep.everything {
         remove_peers(desired, installed, &mut steps);
     }
     put_policies(desired, installed, &mut steps);
     put_peers(desired, installed, &mut steps);
     put_endpoints(desired, installed, &mut steps);
-    if desired.keep != Keep::Everything {
+    if !desired.keep.everything {
         remove_endpoints(desired, installed, &mut steps);
         remove_policies(desired, installed, &mut steps);
     }
@@ -97,24 +97,27 @@ fn local_is_right(id: EndpointId, plan: &EndpointPlan, installed: &Installed) ->
 fn remove_endpoints(desired: &Desired, installed: &Installed, steps: &mut Vec<Step>) {
     let links: BTreeSet<Link> = desired.endpoints.values().flat_map(links_of).collect();
     let named: BTreeSet<(&str, &str)> = links.iter().map(|link| (link.interface.as_str(), link.program)).collect();
-    let interfaces: BTreeMap<u32, Interface> =
+    let wanted: BTreeMap<u32, Interface> =
         desired.endpoints.iter().flat_map(|(id, plan)| interfaces_of(*id, plan)).collect();
+    let kept = |index: &u32| {
+        let owner = installed.interfaces.get(index).map(|interface| EndpointId(interface.endpoint));
+        owner.is_some_and(|id| desired.keep.endpoints.contains(&id))
+    };
     // A link of the same name was replaced by Attach; its old pin is gone with that.
     let stale = installed.links.iter().filter(|link| !named.contains(&(link.interface.as_str(), link.program)));
-    steps.extend(stale.cloned().map(Step::Detach));
-    let stale = installed.interfaces.keys().filter(|index| !interfaces.contains_key(index));
+    steps.extend(stale.filter(|link| !kept(&link.ifindex)).cloned().map(Step::Detach));
+    let stale = installed.interfaces.keys().filter(|index| !wanted.contains_key(index) && !kept(index));
     steps.extend(stale.map(|index| Step::RemoveInterface(*index)));
     let known: BTreeSet<EndpointId> =
         installed.endpoints.keys().chain(installed.names.keys()).chain(installed.local.values()).copied().collect();
-    let stale = known.into_iter().filter(|id| !desired.endpoints.contains_key(id));
-    steps.extend(stale.map(Step::RemoveEndpoint));
+    let stale = known.difference(&desired.keep.endpoints).filter(|id| !desired.endpoints.contains_key(id));
+    steps.extend(stale.map(|id| Step::RemoveEndpoint(*id)));
 }
 
 fn remove_policies(desired: &Desired, installed: &Installed, steps: &mut Vec<Step>) {
-    let kept = match &desired.keep {
-        Keep::Policies(kept) => kept.as_slice(),
-        _ => &[],
-    };
+    let endpoints = desired.keep.endpoints.iter().filter_map(|id| installed.endpoints.get(id));
+    let mut kept: BTreeSet<GroupSetId> = endpoints.map(|endpoint| GroupSetId(endpoint.group_set)).collect();
+    kept.extend(&desired.keep.policies);
     let stale = installed.policies.keys().filter(|id| !desired.policies.contains_key(id) && !kept.contains(id));
     steps.extend(stale.map(|id| Step::RemovePolicy(*id)));
 }

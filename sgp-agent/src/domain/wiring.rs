@@ -8,6 +8,9 @@ use sha1::{Digest, Sha1};
 pub const TO_POD_PRIORITY: u32 = 512;
 /// Rule priority: everything from the pod's address is looked up in the branch's own table.
 pub const FROM_POD_PRIORITY: u32 = 1536;
+/// Rule priority: what comes from the pod's address and found no way in the branch's table, because the branch
+/// is down, goes nowhere. Without it `main` would send it out by the node's own interface, where nobody judges.
+pub const CLOSED_PRIORITY: u32 = 1537;
 /// The branch's table is its VLAN id and this.
 pub const TABLE_BASE: u32 = 100;
 /// The pod's router: an address of nobody, with a static neighbour entry.

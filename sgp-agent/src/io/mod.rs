@@ -1,3 +1,7 @@
 //! The imperative shell: everything that talks to the kernel, Kubernetes and EC2. Modules here do not import each other.
 
+pub mod ec2;
 pub mod kernel;
+pub mod kubernetes;
+pub mod netlink;
+pub mod telemetry;

@@ -9,7 +9,7 @@ use sgp_common::endpoint::{Endpoint, EndpointName, Interface};
 use sgp_common::event::{Counter, CounterKey};
 use sgp_common::flow::{Flow, FlowKey};
 use sgp_common::pins::map;
-use sgp_common::policy::{FULL_BITS, RuleKey, RuleName, RuleSet, Selector};
+use sgp_common::policy::{FULL_BITS, Peer, RuleKey, RuleName, RuleSet, Selector};
 use sgp_common::{ABI_VERSION, Addr, pins};
 
 use crate::domain::groups::{EndpointId, GroupSetId};
@@ -67,7 +67,7 @@ pub struct Maps {
     /// Addresses of local endpoints.
     pub local: HashMap<MapData, Addr, u64>,
     /// Group sets of addresses.
-    pub peers: HashMap<MapData, Addr, u64>,
+    pub peers: HashMap<MapData, Addr, Peer>,
     /// Policies.
     pub policies: HashOfMaps<MapData, u64, PolicyTrie>,
     /// Names of rules.

@@ -2,7 +2,7 @@
 
 pub mod maps;
 mod policies;
-mod preflight;
+pub mod preflight;
 mod programs;
 mod sweep;
 mod sys;
@@ -13,6 +13,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use sgp_common::Addr;
 use sgp_common::addr::UNSPECIFIED;
+use sgp_common::policy::Peer;
 
 use crate::domain::desired::EndpointPlan;
 use crate::domain::groups::{EndpointId, GroupSetId};
@@ -116,7 +117,9 @@ impl Kernel for Bpf {
         match step {
             Step::RemovePeer(addr) => gone(self.maps.peers.remove(addr)).context("writing PEERS"),
             Step::PutPolicy(id, policy) => policies::put(&mut self.maps, &self.dirs, *id, policy),
-            Step::PutPeer(addr, set) => self.maps.peers.insert(addr, set.0, 0).context("PEERS has no room for a peer"),
+            Step::PutPeer(addr, set) => {
+                self.maps.peers.insert(addr, Peer { group_set: set.0 }, 0).context("PEERS has no room for a peer")
+            }
             Step::PutEndpoint(id, plan) => self.put_endpoint(*id, plan),
             Step::PutInterface(index, interface) => {
                 self.maps.interfaces.insert(index, interface, 0).context("writing INTERFACES")
@@ -143,7 +146,7 @@ pub fn installed(maps: &Maps, dirs: &PinDirs) -> Result<Installed> {
     let policies = sets.into_iter().filter_map(|id| Some((id, maps::digest(&maps.policy(id)?)))).collect();
     Ok(Installed {
         policies,
-        peers: maps.peers.iter().flatten().map(|(addr, set)| (addr, GroupSetId(set))).collect(),
+        peers: maps.peers.iter().flatten().map(|(addr, peer)| (addr, GroupSetId(peer.group_set))).collect(),
         endpoints: maps.endpoints.iter().flatten().map(|(id, value)| (EndpointId(id), value)).collect(),
         names: maps.names.iter().flatten().map(|(id, value)| (EndpointId(id), value)).collect(),
         interfaces: maps.interfaces.iter().flatten().collect(),

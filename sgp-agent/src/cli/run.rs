@@ -1,0 +1,235 @@
+//! `run`: the agent itself.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use nix::fcntl::{Flock, FlockArg};
+use tokio::sync::{Notify, watch};
+use tracing::{info, warn};
+
+use super::view::Place;
+use crate::domain::branches::BranchSettings;
+use crate::domain::groups::EndpointId;
+use crate::domain::observed::CloudFacts;
+use crate::io::ec2::Ec2;
+use crate::io::kernel::Bpf;
+use crate::io::kernel::maps::{Maps, PinDirs};
+use crate::io::kubernetes::Kubernetes;
+use crate::io::{netlink, telemetry};
+use crate::protocol::SOCKET;
+use crate::reconcile::{Provision, Reconciler, Status, poll};
+use crate::serve::serve;
+
+/// kube tells each failed connection by itself; our own line says what it means.
+const QUIET: &str = "info,kube_client::client::builder=off";
+/// How long to wait before asking an API server or EC2 again that is not there at start.
+const AGAIN: Duration = Duration::from_secs(2);
+
+const EXAMPLES: &str = "Examples:
+  sgp-agent run --cluster-name prod
+  sgp-agent run --cluster-name prod --node-name ip-10-0-1-7 --provision observe
+The API server comes from KUBECONFIG or the pod's ServiceAccount; EC2's endpoint, region and credentials from the
+AWS SDK's own settings (AWS_ENDPOINT_URL, AWS_REGION, …). RUST_LOG=debug says more. SIGTERM ends the agent and
+leaves enforcement in the kernel.";
+
+/// Settings of the agent.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Settings {
+    /// Name of this node's Node object; also taken from MY_NODE_NAME
+    #[arg(long, env = "NODE_NAME", value_name = "NAME")]
+    node_name: Option<String>,
+    /// Name of the cluster, for tags
+    #[arg(long, env = "CLUSTER_NAME", value_name = "NAME", default_value = "kubernetes")]
+    cluster_name: String,
+    /// Who makes trunk and branches
+    #[arg(long, value_enum, default_value_t = Provision::Own)]
+    provision: Provision,
+    #[command(flatten)]
+    place: Place,
+    /// Directory of socket and lock
+    #[arg(long, default_value = "/run/sgp", value_name = "DIR")]
+    runtime_dir: PathBuf,
+    /// Seconds between two looks at EC2
+    #[arg(long, default_value_t = 10.0, value_name = "SECONDS")]
+    ec2_poll: f64,
+    /// Seconds a branch rests after its pod before it is deleted (AWS's branch-eni-cooldown)
+    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+    branch_cooldown: u64,
+    /// How log lines look
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+/// Runs until a signal ends it.
+pub(super) fn run(settings: Settings) -> Result<()> {
+    log(settings.log_format);
+    if !settings.ec2_poll.is_finite() || settings.ec2_poll < 0.1 {
+        bail!("--ec2-poll {} is not at least 0.1 seconds", settings.ec2_poll);
+    }
+    let node = node_name(&settings)?;
+    let _lock = lock(&settings.runtime_dir)?;
+    let kernel = Bpf::open(&settings.place.bpf_dir)?;
+    let runtime = tokio::runtime::Runtime::new().context("starting the async runtime")?;
+    runtime.block_on(async {
+        tokio::select! {
+            result = work(settings, node, kernel) => result,
+            result = asked_to_stop() => result,
+        }
+    })
+}
+
+fn log(format: LogFormat) {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| QUIET.into());
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+        LogFormat::Json => builder.json().init(),
+    }
+}
+
+fn node_name(settings: &Settings) -> Result<String> {
+    let named = settings.node_name.clone().or_else(|| std::env::var("MY_NODE_NAME").ok());
+    named.context("no node name: pass --node-name, or set NODE_NAME from the pod's field spec.nodeName")
+}
+
+/// One agent a node: the lock goes with the process, however it ends.
+fn lock(runtime_dir: &Path) -> Result<Flock<File>> {
+    std::fs::create_dir_all(runtime_dir).with_context(|| format!("making {}", runtime_dir.display()))?;
+    let path = runtime_dir.join("agent.lock");
+    let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+    let mut file = opened.with_context(|| format!("opening {}", path.display()))?;
+    let mut holder = String::new();
+    file.read_to_string(&mut holder).with_context(|| format!("reading {}", path.display()))?;
+    let mut lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => lock,
+        Err(_) => bail!(
+            "an sgp-agent (pid {}) is already running on this node: it holds {}; stop it first, or give this one another --runtime-dir and --bpf-dir",
+            holder.trim(),
+            path.display()
+        ),
+    };
+    lock.set_len(0).context("writing the lock file")?;
+    lock.rewind().context("writing the lock file")?;
+    writeln!(lock, "{}", std::process::id()).context("writing the lock file")?;
+    Ok(lock)
+}
+
+async fn asked_to_stop() -> Result<()> {
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        result = tokio::signal::ctrl_c() => result?,
+    }
+    info!("stopping; what is enforced stays enforced");
+    Ok(())
+}
+
+/// Everything but the signals. The socket answers from the first moment, so that the CNI plugin hears what
+/// is missing instead of finding nobody.
+async fn work(settings: Settings, node: String, kernel: Bpf) -> Result<()> {
+    let (changed, look_at_cloud) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (status, seen) = watch::channel(Status::default());
+    follow_data_path(&kernel)?;
+    let socket = settings.runtime_dir.join(SOCKET);
+    let serving = serve(&socket, seen, Arc::clone(&changed));
+    let (news, look) = (Arc::clone(&changed), Arc::clone(&look_at_cloud));
+    netlink::watch_links(move || news.notify_one())?;
+    let kubernetes = Arc::new(Kubernetes::connect(&node, &changed).await?);
+    let reconciling = async {
+        let instance_id = insist("the API server", || kubernetes.instance_id(&node)).await;
+        let cloud = Arc::new(insist("EC2", || Ec2::connect(&instance_id)).await);
+        info!(node, instance_id, "started");
+        let (told, facts) = watch::channel(None);
+        let every = Duration::from_secs_f64(settings.ec2_poll);
+        tokio::spawn(poll(Arc::clone(&cloud), Arc::clone(&kubernetes), every, Arc::clone(&look), told));
+        tokio::spawn(advertise(Arc::clone(&kubernetes), node.clone(), facts.clone()));
+        let branches =
+            BranchSettings { cluster_name: settings.cluster_name.clone(), cooldown_s: settings.branch_cooldown };
+        let netlink = netlink::Netlink::connect()?;
+        let (provision, kernel) = (settings.provision, Arc::new(Mutex::new(kernel)));
+        let (node, kubernetes) = (node.clone(), Arc::clone(&kubernetes));
+        Reconciler {
+            node,
+            kubernetes,
+            cloud,
+            kernel,
+            netlink,
+            branches,
+            provision,
+            facts,
+            look_at_cloud,
+            changed: Arc::clone(&changed),
+            status,
+        }
+        .run()
+        .await;
+        Ok(())
+    };
+    tokio::select! {
+        result = serving => result,
+        result = reconciling => result,
+    }
+}
+
+/// Asks until there is an answer; tells the first failure, and each that differs from the last.
+async fn insist<T, F: Future<Output = Result<T>>>(whom: &str, ask: impl Fn() -> F) -> T {
+    let mut told = String::new();
+    loop {
+        match ask().await {
+            Ok(answer) => return answer,
+            Err(error) => {
+                let text = format!("{error:#}");
+                if text != told {
+                    warn!(error = text, "{whom} does not answer; asking again every {AGAIN:?}");
+                }
+                told = text;
+            }
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+/// Says on the node how many branches it can carry, once its trunk stands.
+async fn advertise(kubernetes: Arc<Kubernetes>, node: String, mut facts: watch::Receiver<Option<Arc<CloudFacts>>>) {
+    let stands = |facts: &Option<Arc<CloudFacts>>| facts.as_ref().is_some_and(|facts| facts.trunk().is_some());
+    let Ok(limit) =
+        facts.wait_for(stands).await.map(|facts| facts.as_ref().map_or(0, |facts| facts.instance.branch_limit))
+    else {
+        return;
+    };
+    insist("the API server", || kubernetes.advertise(&node, limit)).await;
+    info!(node, branches = limit, "advertised vpc.amazonaws.com/pod-eni");
+}
+
+/// Events of the data path and lines of aya-log become log lines of the agent.
+fn follow_data_path(kernel: &Bpf) -> Result<()> {
+    let dirs: PinDirs = kernel.dirs().clone();
+    let maps = Maps::open(&dirs)?;
+    let pin = dirs.map(telemetry::RING);
+    tokio::spawn(async move {
+        let name = move |id| maps.pod_name(EndpointId(id));
+        if let Err(error) = telemetry::follow(pin, name).await {
+            warn!(error = format!("{error:#}"), "sampled events are not logged any more");
+        }
+    });
+    if let Some(id) = kernel.program_id() {
+        tokio::spawn(async move {
+            if let Err(error) = telemetry::follow_log(id).await {
+                warn!(error = format!("{error:#}"), "log lines of the data path are not shown");
+            }
+        });
+    }
+    Ok(())
+}
