@@ -64,6 +64,13 @@ impl Hands {
         self.run(command.args(["apply", "-f", "-"]).args(&self.kubectl_apply), Some(yaml))
     }
 
+    /// Asks the API server what it would say to this YAML.
+    pub(crate) fn apply_dry(&self, yaml: &str) -> Result<Outcome> {
+        let mut command = Command::new(self.kube_bin.join("kubectl"));
+        command.args(["apply", "--dry-run=server", "-f", "-"]).args(&self.kubectl_apply);
+        self.run(&mut command, Some(yaml))
+    }
+
     /// Runs the AWS command line.
     pub(crate) fn aws(&self, args: &[&str]) -> Result<Outcome> {
         self.run(Command::new(self.venv.join("bin/aws")).args(args), None)
@@ -80,10 +87,7 @@ impl Hands {
 
     /// Runs a command in a pod, through `dev exec`.
     pub(crate) fn exec(&self, namespace: &str, pod: &str, command: &[&str]) -> Result<Outcome> {
-        let own = std::env::current_exe().context("finding sgp-dev's own binary")?;
-        let mut run = Command::new(own);
-        run.args(["dev", "exec", "--cluster", &self.cluster, "-n", namespace, pod, "--"]).args(command);
-        self.run(&mut run, None)
+        self.run(&mut self.inside(namespace, pod, command)?, None)
     }
 
     /// Runs one of the agent's own commands.
@@ -94,6 +98,30 @@ impl Hands {
     /// Runs bpftool.
     pub(crate) fn bpftool(&self, args: &[&str]) -> Result<Outcome> {
         self.run(Command::new("bpftool").args(args), None)
+    }
+
+    /// Runs any command to its end.
+    pub(crate) fn finish(&self, command: &mut Command) -> Result<Outcome> {
+        self.run(command, None)
+    }
+
+    /// Likewise, with a text on its standard input.
+    pub(crate) fn finish_with(&self, command: &mut Command, input: &str) -> Result<Outcome> {
+        self.run(command, Some(input))
+    }
+
+    /// Starts a command in a pod and does not wait for it.
+    pub(crate) fn start(&self, namespace: &str, pod: &str, command: &[&str]) -> Result<std::process::Child> {
+        let mut run = self.inside(namespace, pod, command)?;
+        run.envs(self.env.iter().cloned()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        run.spawn().context("starting a command in a pod")
+    }
+
+    fn inside(&self, namespace: &str, pod: &str, command: &[&str]) -> Result<Command> {
+        let own = std::env::current_exe().context("finding sgp-dev's own binary")?;
+        let mut run = Command::new(own);
+        run.args(["dev", "exec", "--cluster", &self.cluster, "-n", namespace, pod, "--"]).args(command);
+        Ok(run)
     }
 
     fn run(&self, command: &mut Command, input: Option<&str>) -> Result<Outcome> {

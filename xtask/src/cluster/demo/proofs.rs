@@ -60,11 +60,11 @@ impl Tutorial<'_> {
 
     pub(super) fn inspect(&mut self) -> Result<()> {
         let hands = self.hands;
-        let (_, dir) = self.world.nodes.first().context("the cluster has no node")?;
+        let dir = &self.world.nodes.first().context("the cluster has no node")?.bpf_dir;
         for (map, fields) in [
             ("maps/FLOWS", ["local_addr", "remote_port", "Established"]),
             ("maps/ENDPOINTS", ["group_set", "branch_ifindex", "vlan_id"]),
-            ("maps/PEERS", ["key", "value", "0xff"]),
+            ("maps/PEERS", ["key", "group_set", "255"]),
             ("policies/pol_", ["Service", "Remote", "words"]),
         ] {
             let path = pin_path(&format!("{dir}/v1/{map}"))?;

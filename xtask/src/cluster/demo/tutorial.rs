@@ -21,8 +21,26 @@ pub(crate) struct World {
     pub(crate) vpc: String,
     /// The cluster's own security group, which the DNS pods carry.
     pub(crate) cluster_group: String,
-    /// Directory of pins of each node: (node name, bpf dir).
-    pub(crate) nodes: Vec<(String, String)>,
+    /// The nodes.
+    pub(crate) nodes: Vec<Node>,
+    /// Process of the EC2 emulator.
+    pub(crate) ec2_pid: u32,
+}
+
+/// A node, as commands on this machine reach it.
+pub(crate) struct Node {
+    /// Its name.
+    pub(crate) name: String,
+    /// Its network namespace.
+    pub(crate) netns: String,
+    /// Where its agent pins.
+    pub(crate) bpf_dir: String,
+    /// Its agent's runtime directory.
+    pub(crate) run_dir: String,
+    /// Its agent's log.
+    pub(crate) agent_log: String,
+    /// File with its agent's process id.
+    pub(crate) agent_pid_file: String,
 }
 
 /// The tutorial as it goes on: what later steps need of earlier ones.
@@ -170,8 +188,8 @@ impl Tutorial<'_> {
     }
 
     pub(super) fn bpf_dir(&self, node: &str) -> Result<String> {
-        let found = self.world.nodes.iter().find(|(name, _)| name == node);
-        found.map(|(_, dir)| dir.clone()).with_context(|| format!("no node {node} in this cluster"))
+        let found = self.world.nodes.iter().find(|known| known.name == node);
+        found.map(|known| known.bpf_dir.clone()).with_context(|| format!("no node {node} in this cluster"))
     }
 }
 

@@ -7,7 +7,8 @@ use crate::demo::hands::until;
 
 const UNKNOWN: &str = "sg-0badc0ffee0ddf00d";
 
-fn waits(stage: &Stage, pod: &str, words: &[&str]) -> Result<()> {
+/// Waits until `kubectl describe` says all of these words of a pod.
+pub(super) fn waits(stage: &Stage, pod: &str, words: &[&str]) -> Result<()> {
     until(START, || {
         let text = stage.describe(pod)?;
         for word in words {
@@ -40,7 +41,8 @@ pub(super) fn malformed_annotation(stage: &Stage) -> Result<()> {
 
 pub(super) fn deleted_during_add(stage: &Stage) -> Result<()> {
     stage.namespace()?;
-    stage.policy("brief", UNKNOWN)?;
+    // Another one than above, which exists by now.
+    stage.policy("brief", "sg-0dead0dead0dead00")?;
     stage.ask_for(&Role { name: "brief", role: "brief", node: "", image: "busybox" }, "")?;
     waits(stage, "brief", &["FailedCreatePodSandBox"])?;
     stage.hands.kubectl(&["delete", "pod", "brief", "-n", NAMESPACE, "--timeout=30s"])?.ok()?;

@@ -1,8 +1,11 @@
 //! `sgp-dev test`: what only a whole cluster can show. One cluster serves all cases; each cleans up after itself.
 
 mod agents;
+mod closed;
 mod input;
 mod latency;
+mod manifests;
+mod plugin;
 mod stage;
 
 use std::time::Instant;
@@ -14,7 +17,7 @@ pub(crate) use stage::Stage;
 /// A sentence and the way to show it.
 type Case = (&'static str, fn(&Stage) -> Result<()>);
 
-const CASES: [Case; 10] = [
+const CASES: [Case; 14] = [
     ("an_ec2_rule_change_is_enforced_within_two_seconds", latency::rule_change),
     ("a_new_policy_and_its_pod_are_enforced_from_the_first_packet", latency::first_packet),
     (
@@ -23,6 +26,10 @@ const CASES: [Case; 10] = [
     ),
     ("a_malformed_annotation_is_told_by_pod_and_key_and_others_start", input::malformed_annotation),
     ("a_pod_deleted_during_add_leaves_nothing", input::deleted_during_add),
+    ("a_pod_with_a_neighbours_annotation_is_refused_and_the_neighbour_unharmed", closed::forged_annotation),
+    ("a_pod_whose_branch_is_down_does_not_leave_by_the_nodes_own_interface", closed::branch_down),
+    ("the_cni_plugin_checks_what_it_made_and_never_takes_a_successors_wiring", plugin::verbs),
+    ("the_manifests_of_deploy_are_accepted_and_grant_what_the_agent_needs", manifests::accepted),
     ("a_second_agent_on_a_node_is_refused_by_name", agents::second_agent),
     ("an_agent_without_bpffs_says_how_to_mount_it", agents::no_bpffs),
     ("an_agent_without_permission_for_bpf_says_which", agents::no_permission),

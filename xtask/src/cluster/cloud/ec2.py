@@ -1,0 +1,195 @@
+"""moto's EC2 server with what it lacks for trunks and branches. The additions are ours, not moto's.
+
+Added: AssociateTrunkInterface, DescribeTrunkInterfaceAssociations, DisassociateTrunkInterface, InterfaceType, ClientToken
+of CreateNetworkInterface, CreateNetworkInterfacePermission, refusal of unknown groups, of deleting an interface or a group
+in use, and of a device index that is taken. A group created with the description "id=sg-..." gets that id, so that tests
+can bring a missing group into being; EC2 itself would not.
+
+Usage: ec2.py HOOK MOTO_SERVER_ARGS...
+HOOK is run as `HOOK associate|disassociate NODE VLAN ADDRESS...` after a branch joined or left a trunk: the VPC.
+"""
+import os
+import random
+import re
+import subprocess
+import sys
+
+from moto.core.responses import ActionResult
+from moto.ec2.exceptions import EC2ClientError
+from moto.ec2.responses import EC2Response
+
+HOOK = sys.argv[1]
+
+
+class Refused(EC2ClientError):
+    def __init__(self, code, message):
+        super().__init__(code, message)
+
+
+def new_id(prefix):
+    return prefix + "".join(random.choices("0123456789abcdef", k=17))
+
+
+def instances(backend):
+    return {i.id: i for r in backend.describe_reservations() for i in r.instances}
+
+
+def tag(thing, key):
+    return next((t["value"] for t in thing.get_tags() if t["key"] == key), "")
+
+
+def associations(backend):
+    return backend.__dict__.setdefault("_sgp_associations", {})
+
+
+def attachment_of(eni):
+    return getattr(eni, "instance", None), getattr(eni, "device_index", None)
+
+
+def call_hook(verb, backend, association):
+    trunk = backend.enis.get(association["TrunkInterfaceId"])
+    branch = backend.enis.get(association["BranchInterfaceId"])
+    instance = attachment_of(trunk)[0] if trunk else None
+    if instance is None or branch is None:
+        return
+    addresses = [a["PrivateIpAddress"] for a in branch.private_ip_addresses]
+    command = [*HOOK.split(), verb, tag(instance, "Name"), str(association["VlanId"]), *addresses]
+    subprocess.run(command, check=True)
+
+
+original_create = EC2Response.create_network_interface
+original_delete = EC2Response.delete_network_interface
+original_attach = EC2Response.attach_network_interface
+original_create_group = EC2Response.create_security_group
+original_delete_group = EC2Response.delete_security_group
+
+
+def create_network_interface(self):
+    backend = self.ec2_backend
+    tokens = backend.__dict__.setdefault("_sgp_tokens", {})
+    token = self._get_param("ClientToken")
+    if token in tokens and tokens[token] in backend.enis:
+        return ActionResult({"NetworkInterface": backend.enis[tokens[token]]})
+    for group in self._get_param("SecurityGroupIds") or self._get_param("Groups") or []:
+        if not backend.get_security_group_from_id(group):
+            raise Refused("InvalidSecurityGroupID.NotFound", f"The security group '{group}' does not exist")
+    before = set(backend.enis)
+    answer = original_create(self)
+    for new in set(backend.enis) - before:
+        backend.enis[new].interface_type = self._get_param("InterfaceType") or "interface"
+        if token:
+            tokens[token] = new
+    return answer
+
+
+def delete_network_interface(self):
+    backend, interface = self.ec2_backend, self._get_param("NetworkInterfaceId")
+    eni = backend.enis.get(interface)
+    for association in associations(backend).values():
+        if interface in (association["BranchInterfaceId"], association["TrunkInterfaceId"]):
+            raise Refused("InvalidParameterValue", f"Network interface '{interface}' is currently in use.")
+    if eni is not None and attachment_of(eni)[0] is not None:
+        raise Refused("InvalidParameterValue", f"Network interface '{interface}' is currently in use.")
+    return original_delete(self)
+
+
+def attach_network_interface(self):
+    backend = self.ec2_backend
+    instance, index = self._get_param("InstanceId"), int(self._get_param("DeviceIndex"))
+    for eni in backend.enis.values():
+        owner, taken = attachment_of(eni)
+        if owner is not None and owner.id == instance and taken == index:
+            raise Refused("InvalidParameterValue", f"Instance '{instance}' already has an interface attached at device index '{index}'.")
+    return original_attach(self)
+
+
+def create_network_interface_permission(self):
+    permission = {"NetworkInterfacePermissionId": new_id("eni-perm-"), "NetworkInterfaceId": self._get_param("NetworkInterfaceId")}
+    return ActionResult({"InterfacePermission": permission})
+
+
+def create_security_group(self):
+    answer = original_create_group(self)
+    wanted = re.fullmatch(r"id=(sg-[0-9a-f]+)", self._get_param("GroupDescription") or self._get_param("Description") or "")
+    if wanted:
+        rename_newest_group(self.ec2_backend, wanted.group(1))
+        return ActionResult({"GroupId": wanted.group(1)})
+    return answer
+
+
+def rename_newest_group(backend, wanted):
+    for groups in backend.groups.values():
+        for known, group in list(groups.items()):
+            if group.description == f"id={wanted}" and known != wanted:
+                group.id = group.group_id = wanted
+                groups[wanted] = groups.pop(known)
+
+
+def delete_security_group(self):
+    group = self._get_param("GroupId")
+    for eni in self.ec2_backend.enis.values():
+        if group in [one.id for one in eni.group_set]:
+            raise Refused("DependencyViolation", f"resource {group} has a dependent object")
+    return original_delete_group(self)
+
+
+def associate_trunk_interface(self):
+    backend, get = self.ec2_backend, self._get_param
+    branch, trunk, vlan = get("BranchInterfaceId"), get("TrunkInterfaceId"), int(get("VlanId"))
+    branch_eni, trunk_eni = backend.get_network_interface(branch), backend.get_network_interface(trunk)
+    if getattr(trunk_eni, "interface_type", "") != "trunk" or attachment_of(trunk_eni)[0] is None:
+        raise Refused("InvalidParameterValue", f"{trunk} is not an attached trunk interface")
+    for known in associations(backend).values():
+        if known["BranchInterfaceId"] == branch:
+            raise Refused("Resource.AlreadyAssociated", f"{branch} is already associated")
+        if known["TrunkInterfaceId"] == trunk and known["VlanId"] == vlan:
+            raise Refused("InvalidParameterValue", f"VLAN {vlan} is in use on {trunk}")
+    made = {
+        "AssociationId": new_id("trunk-assoc-"),
+        "BranchInterfaceId": branch,
+        "TrunkInterfaceId": trunk,
+        "InterfaceProtocol": "VLAN",
+        "VlanId": vlan,
+    }
+    associations(backend)[made["AssociationId"]] = made
+    branch_eni.status = "in-use"
+    branch_eni.interface_type = "branch"
+    call_hook("associate", backend, made)
+    return ActionResult({"InterfaceAssociation": made})
+
+
+def describe_trunk_interface_associations(self):
+    wanted = self._get_param("AssociationIds") or []
+    found = [a for key, a in associations(self.ec2_backend).items() if not wanted or key in wanted]
+    return ActionResult({"InterfaceAssociations": found})
+
+
+def disassociate_trunk_interface(self):
+    backend, wanted = self.ec2_backend, self._get_param("AssociationId")
+    if wanted not in associations(backend):
+        raise Refused("InvalidTrunkInterfaceAssociationId.NotFound", wanted)
+    gone = associations(backend).pop(wanted)
+    call_hook("disassociate", backend, gone)
+    if gone["BranchInterfaceId"] in backend.enis:
+        backend.enis[gone["BranchInterfaceId"]].status = "available"
+    return ActionResult({"Return": True})
+
+
+for function in (
+    create_network_interface,
+    delete_network_interface,
+    attach_network_interface,
+    create_network_interface_permission,
+    create_security_group,
+    delete_security_group,
+    associate_trunk_interface,
+    describe_trunk_interface_associations,
+    disassociate_trunk_interface,
+):
+    setattr(EC2Response, function.__name__, function)
+
+if __name__ == "__main__":
+    from moto.server import main
+
+    os.environ.setdefault("MOTO_ACCOUNT_ID", "123456789012")
+    main(sys.argv[2:])

@@ -1,0 +1,164 @@
+//! Where a cluster lives on this machine: its number, directory, namespaces and addresses.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+
+/// Directory of all clusters.
+pub(crate) const CLUSTERS: &str = "/run/sgp-dev";
+/// Service addresses, the same in every cluster: they never leave a node.
+pub(crate) const SERVICES: &str = "172.20.0.0/16";
+/// Cluster DNS.
+pub(crate) const DNS: &str = "172.20.0.10";
+/// A host outside the VPC (RFC 5737).
+pub(crate) const INTERNET: &str = "203.0.113.10";
+/// Branches the emulated instance type carries (m5.xlarge, instance-limits.csv).
+pub(crate) const BRANCHES: u16 = 18;
+/// As many clusters as the address plan has room for.
+const CLUSTERS_MAX: u8 = 64;
+
+/// One cluster.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Place {
+    /// Its name.
+    pub(crate) name: String,
+    /// Its number: the second octet of its addresses is 64 + this.
+    pub(crate) index: u8,
+    /// Number of nodes.
+    pub(crate) nodes: u8,
+    /// What EC2 made, once it is made.
+    pub(crate) cloud: Option<Cloud>,
+}
+
+/// Ids in EC2.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Cloud {
+    /// The VPC.
+    pub(crate) vpc: String,
+    /// The cluster's own security group.
+    pub(crate) cluster_group: String,
+    /// Instance of each node.
+    pub(crate) instances: std::collections::BTreeMap<String, String>,
+}
+
+impl Place {
+    /// Takes the first free number. Two clusters started in the same instant cannot get the same one: making
+    /// the number's directory is the claim.
+    pub(crate) fn claim(name: &str, nodes: u8) -> Result<Self> {
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+        ensure!(
+            !name.is_empty() && name.len() <= 8 && name.chars().all(plain),
+            "a cluster's name has 1 to 8 lower-case letters and digits; {name:?} has not"
+        );
+        ensure!((1..=20).contains(&nodes), "a cluster has 1 to 20 nodes, not {nodes}");
+        ensure!(
+            !dir_of(name).exists(),
+            "cluster {name} is there already: `cargo xtask dev down --cluster {name}` first"
+        );
+        fs::create_dir_all(format!("{CLUSTERS}/numbers")).context("making /run/sgp-dev")?;
+        for index in 0..CLUSTERS_MAX {
+            if fs::create_dir(number_dir(index)).is_ok() {
+                let place = Self { name: name.to_owned(), index, nodes, cloud: None };
+                if let Err(error) = fs::create_dir(place.dir()) {
+                    // Somebody starts a cluster of this name in the same moment.
+                    drop(fs::remove_dir(number_dir(index)));
+                    return Err(error).with_context(|| format!("making the directory of cluster {name}"));
+                }
+                place.save()?;
+                return Ok(place);
+            }
+        }
+        bail!("{CLUSTERS_MAX} clusters are up on this machine already")
+    }
+
+    /// Reads the record of a cluster.
+    pub(crate) fn load(name: &str) -> Result<Self> {
+        let path = dir_of(name).join("cluster.json");
+        let text = fs::read_to_string(&path)
+            .with_context(|| format!("there is no cluster {name}: `cargo xtask dev up --cluster {name}` makes one"))?;
+        serde_json::from_str(&text).with_context(|| format!("{} cannot be read", path.display()))
+    }
+
+    /// Writes the record.
+    pub(crate) fn save(&self) -> Result<()> {
+        let text = serde_json::to_string_pretty(self).context("writing the cluster's record")?;
+        fs::write(self.dir().join("cluster.json"), text).context("writing the cluster's record")
+    }
+
+    /// Gives directory and number back.
+    pub(crate) fn forget(&self) {
+        // Whatever is left is nothing that runs; the next claim of the name says so.
+        drop(fs::remove_dir_all(self.dir()));
+        drop(fs::remove_dir(number_dir(self.index)));
+    }
+
+    /// Directory of everything of this cluster.
+    pub(crate) fn dir(&self) -> PathBuf {
+        dir_of(&self.name)
+    }
+
+    /// Names of the nodes.
+    pub(crate) fn node_names(&self) -> Vec<String> {
+        (1..=self.nodes).map(|number| format!("n{number}")).collect()
+    }
+
+    /// Name of a network namespace: `router`, `cp`, `inet` or a node.
+    pub(crate) fn netns(&self, what: &str) -> String {
+        format!("sgp-{}-{what}", self.name)
+    }
+
+    /// An address of the VPC.
+    pub(crate) fn address(&self, third: u8, last: u8) -> String {
+        format!("10.{}.{third}.{last}", 64 + self.index)
+    }
+
+    /// Subnet of a node, counted from 1: they take turns.
+    pub(crate) fn subnet_of(node: u8) -> u8 {
+        (node - 1) % 2
+    }
+
+    /// Primary address of a node, counted from 1.
+    pub(crate) fn node_address(&self, node: u8) -> String {
+        self.address(Self::subnet_of(node), 10 + node)
+    }
+
+    /// Where API server and EC2 listen.
+    pub(crate) fn control_plane(&self) -> String {
+        self.address(250, 10)
+    }
+
+    /// Pins of a node's agent.
+    pub(crate) fn bpf_dir(&self, node: &str) -> String {
+        format!("/sys/fs/bpf/sgp-{}-{node}", self.name)
+    }
+
+    /// Directory of a node.
+    pub(crate) fn node_dir(&self, node: &str) -> PathBuf {
+        self.dir().join(node)
+    }
+
+    /// What `dev up` prints, and what every process of the cluster is given.
+    pub(crate) fn environment(&self) -> Vec<(String, String)> {
+        let pairs = [
+            ("KUBECONFIG", self.dir().join("kubeconfig").display().to_string()),
+            ("AWS_ENDPOINT_URL", format!("http://{}:5000", self.control_plane())),
+            ("AWS_REGION", "us-west-2".to_owned()),
+            ("AWS_DEFAULT_REGION", "us-west-2".to_owned()),
+            ("AWS_ACCESS_KEY_ID", "sgp-dev".to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", "sgp-dev".to_owned()),
+        ];
+        pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+    }
+}
+
+fn dir_of(name: &str) -> PathBuf {
+    Path::new(CLUSTERS).join(name)
+}
+
+fn number_dir(index: u8) -> PathBuf {
+    Path::new(CLUSTERS).join("numbers").join(index.to_string())
+}

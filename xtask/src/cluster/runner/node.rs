@@ -1,0 +1,107 @@
+//! The node itself: its agent, its kube-proxy, its heartbeat.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use k8s_openapi::api::core::v1::Node as NodeObject;
+use k8s_openapi::jiff::Timestamp;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+use tracing::{info, warn};
+
+use super::Node;
+use crate::process::{log_file, prepared};
+
+/// Directories, and the plugin under the name that the network configuration uses.
+pub(super) fn prepare(node: &Node) -> Result<()> {
+    let dir = node.place.node_dir(&node.name);
+    for sub in ["bin", "pods", "run"] {
+        fs::create_dir_all(dir.join(sub)).context("making the node's directories")?;
+    }
+    let plugin = dir.join("bin/sgp-cni");
+    if !plugin.exists() {
+        symlink(&node.tools.agent, &plugin).context("installing sgp-cni")?;
+    }
+    Ok(())
+}
+
+/// Starts the agent, and again when it ends: what a DaemonSet and kubelet would do.
+pub(super) async fn keep_agent(node: Node) {
+    let dir = node.place.node_dir(&node.name);
+    let mut command = Command::new(&node.tools.agent);
+    command
+        .args(["run", "--node-name", &node.name, "--cluster-name", &node.place.name])
+        .args(["--bpf-dir", &node.place.bpf_dir(&node.name), "--ec2-poll", "0.5", "--branch-cooldown", "5"])
+        .arg("--runtime-dir")
+        .arg(dir.join("run"));
+    keep(&node, "agent", command).await;
+}
+
+/// The real kube-proxy, in iptables mode; it leaves the machine's conntrack limits alone.
+pub(super) async fn keep_proxy(node: Node) {
+    let mut command = Command::new(node.tools.kube_bin.join("kube-proxy"));
+    command.args(["--proxy-mode=iptables", "--conntrack-max-per-core=0", "--conntrack-min=0"]);
+    command.args(["--conntrack-tcp-timeout-established=0s", "--conntrack-tcp-timeout-close-wait=0s"]);
+    command.args([
+        "--healthz-bind-address=",
+        "--metrics-bind-address=127.0.0.1:10249",
+        "--iptables-min-sync-period=100ms",
+    ]);
+    command.arg(format!("--kubeconfig={}", node.place.dir().join("kubeconfig").display()));
+    command.arg(format!("--hostname-override={}", node.name));
+    keep(&node, "kube-proxy", command).await;
+}
+
+async fn keep(node: &Node, name: &str, mut command: Command) {
+    let dir = node.place.node_dir(&node.name);
+    prepared(&node.place, &mut command);
+    let mut command = tokio::process::Command::from(command);
+    loop {
+        let ended = match log_file(&dir, name) {
+            Ok(log) => run_once(&mut command, log, &dir.join(format!("{name}.pid"))).await,
+            Err(error) => format!("{error:#}"),
+        };
+        warn!(name, ended, "ended; starting it again");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+async fn run_once(command: &mut tokio::process::Command, log: fs::File, pid_file: &std::path::Path) -> String {
+    let started = log.try_clone().and_then(|second| command.stdout(second).stderr(log).spawn());
+    let mut child = match started {
+        Ok(child) => child,
+        Err(error) => return error.to_string(),
+    };
+    let pid = child.id().unwrap_or_default();
+    if let Err(error) = fs::write(pid_file, pid.to_string()) {
+        warn!(%error, "the pid file cannot be written");
+    }
+    info!(pid, "started");
+    child.wait().await.map_or_else(|error| error.to_string(), |status| status.to_string())
+}
+
+/// Node status, every ten seconds: the controller manager takes a silent node for a dead one.
+pub(super) async fn heartbeat(node: Node) {
+    let api = Api::<NodeObject>::all(node.client.clone());
+    let number: u8 = node.name.trim_start_matches('n').parse().unwrap_or(1);
+    let address = node.place.node_address(number);
+    loop {
+        let now = Timestamp::now().to_string();
+        let condition = |kind: &str, status: &str| json!({"type": kind, "status": status, "reason": "sgp-dev", "lastHeartbeatTime": now, "lastTransitionTime": now});
+        let capacity = json!({"cpu": "8", "memory": "16Gi", "pods": "110"});
+        let status = json!({"status": {
+            "addresses": [{"type": "InternalIP", "address": address}, {"type": "Hostname", "address": node.name}],
+            "conditions": [condition("Ready", "True"), condition("MemoryPressure", "False"), condition("DiskPressure", "False"), condition("PIDPressure", "False")],
+            "capacity": capacity,
+            "allocatable": capacity,
+        }});
+        if let Err(error) = api.patch_status(&node.name, &PatchParams::default(), &Patch::Strategic(&status)).await {
+            warn!(%error, "the node's status could not be written");
+        }
+        tokio::time::sleep(Duration::from_secs(10)).await;
+    }
+}

@@ -1,0 +1,42 @@
+//! What stands in `deploy/`, asked of a real API server.
+
+use anyhow::{Result, ensure};
+
+use super::stage::Stage;
+
+const MANIFESTS: [(&str, &str); 3] = [
+    ("the CRD", include_str!("../../../../deploy/crds/securitygrouppolicies.vpcresources.k8s.aws.yaml")),
+    ("rbac.yaml", include_str!("../../../../deploy/rbac.yaml")),
+    ("daemonset.yaml", include_str!("../../../../deploy/daemonset.yaml")),
+];
+
+/// A dry run on the server: validated and admitted, not kept.
+pub(super) fn accepted(stage: &Stage) -> Result<()> {
+    for (name, yaml) in MANIFESTS {
+        let outcome = stage.hands.apply_dry(yaml)?;
+        ensure!(outcome.status == 0, "{name}: {}", outcome.words());
+    }
+    may(stage)
+}
+
+/// The role holds what the agent asks for, and no writing of what it only reads.
+fn may(stage: &Stage) -> Result<()> {
+    stage.hands.apply(MANIFESTS[1].1)?.ok()?;
+    let whom = "--as=system:serviceaccount:kube-system:sgp-agent";
+    for (verb, what, wanted) in [
+        ("watch", "pods", true),
+        ("patch", "pods", true),
+        ("watch", "securitygrouppolicies.vpcresources.k8s.aws", true),
+        ("patch", "nodes/status", true),
+        ("create", "events.events.k8s.io", true),
+        ("delete", "pods", false),
+        ("update", "securitygrouppolicies.vpcresources.k8s.aws", false),
+        ("get", "secrets", false),
+    ] {
+        let (resource, sub) = what.split_once('/').unwrap_or((what, ""));
+        let sub = format!("--subresource={sub}");
+        let answer = stage.hands.kubectl(&["auth", "can-i", verb, resource, &sub, "-A", whom])?;
+        ensure!((answer.status == 0) == wanted, "can the agent {verb} {what}? {}", answer.words());
+    }
+    Ok(())
+}

@@ -1,0 +1,133 @@
+//! Debian packages, and the tools of the local cluster that come from them.
+
+use std::process::Command;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use anyhow::{Result, bail};
+
+use super::{Part, Step};
+use crate::progress::command;
+
+/// A package and the program or file that shows it is there, wherever it came from.
+struct Tool {
+    package: &'static str,
+    probe: &'static str,
+}
+
+const TOOLS: [Tool; 12] = [
+    Tool { package: "iproute2", probe: "ip" },
+    Tool { package: "iptables", probe: "iptables" },
+    Tool { package: "nftables", probe: "nft" },
+    Tool { package: "conntrack", probe: "conntrack" },
+    Tool { package: "bpftool", probe: "bpftool" },
+    Tool { package: "nginx-light", probe: "nginx" },
+    Tool { package: "dnsmasq-base", probe: "dnsmasq" },
+    Tool { package: "curl", probe: "curl" },
+    Tool { package: "containernetworking-plugins", probe: "/usr/lib/cni/ptp" },
+    Tool { package: "openssl", probe: "openssl" },
+    Tool { package: "procps", probe: "sysctl" },
+    Tool { package: "util-linux", probe: "nsenter" },
+];
+
+pub(super) const STEP: Step = Step {
+    name: "tools",
+    part: Part::Tools,
+    present: || missing_here().is_empty().then(|| TOOLS.map(|tool| tool.probe).join(" ")),
+    how: || format!("apt-get installs {}", missing_here().join(" ")),
+    about: || 40,
+    install: || install(&missing_here()),
+};
+
+fn missing_here() -> Vec<&'static str> {
+    missing(|probe| match probe.starts_with('/') {
+        true => std::path::Path::new(probe).exists(),
+        false => command::find(probe).is_some(),
+    })
+}
+
+fn missing(is_there: impl Fn(&str) -> bool) -> Vec<&'static str> {
+    TOOLS.iter().filter(|tool| !is_there(tool.probe)).map(|tool| tool.package).collect()
+}
+
+/// dpkg has one lock for the whole machine, so steps that run side by side queue here.
+static DPKG: Mutex<()> = Mutex::new(());
+
+/// Installs packages as root, with the package lists fresh.
+pub(super) fn install(packages: &[&str]) -> Result<()> {
+    may_install(packages)?;
+    refresh()?;
+    let _turn = DPKG.lock().unwrap_or_else(PoisonError::into_inner);
+    command::quietly(apt_get(&["install", "-y", "--no-install-recommends"]).args(packages))
+}
+
+fn may_install(packages: &[&str]) -> Result<()> {
+    let wanted = packages.join(" ");
+    match (command::find("apt-get"), nix::unistd::geteuid().is_root()) {
+        (None, _) => bail!(
+            "the Debian packages {wanted} are missing and this machine has no apt-get; install what corresponds to them with its own package manager"
+        ),
+        (_, false) => bail!(
+            "installing the Debian packages {wanted} needs root; run `sudo -E env PATH=\"$PATH\" cargo xtask setup`, or install them yourself"
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// Whether apt could install all of these, by lists that are fresh if we may refresh them.
+pub(super) fn offers(packages: &[&str]) -> bool {
+    let is_root = nix::unistd::geteuid().is_root();
+    is_root
+        && command::find("apt-get").is_some()
+        && refresh().is_ok()
+        && packages.iter().all(|package| offered(package))
+}
+
+fn offered(package: &str) -> bool {
+    command::answer(Command::new("apt-cache").args(["policy", package]).env("LC_ALL", "C"))
+        .is_some_and(|policy| has_candidate(&policy))
+}
+
+fn has_candidate(policy: &str) -> bool {
+    let candidate = policy.lines().find_map(|line| line.trim().strip_prefix("Candidate:"));
+    candidate.is_some_and(|version| version.trim() != "(none)")
+}
+
+/// Fetches the package lists once per run: images often come without any.
+fn refresh() -> Result<()> {
+    static DONE: OnceLock<()> = OnceLock::new();
+    let _turn = DPKG.lock().unwrap_or_else(PoisonError::into_inner);
+    if DONE.get().is_none() {
+        command::quietly(&mut apt_get(&["update"]))?;
+        let _ = DONE.set(());
+    }
+    Ok(())
+}
+
+fn apt_get(arguments: &[&str]) -> Command {
+    let mut command = Command::new("apt-get");
+    // Another apt (unattended upgrades, say) is waited for instead of failed on.
+    command.args(["-q", "-o", "DPkg::Lock::Timeout=600"]).args(arguments);
+    command.env("DEBIAN_FRONTEND", "noninteractive");
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_packages_whose_tool_is_missing_are_installed() {
+        assert_eq!(
+            missing(|probe| probe != "nft" && probe != "/usr/lib/cni/ptp"),
+            ["nftables", "containernetworking-plugins"]
+        );
+        assert!(missing(|_| true).is_empty());
+    }
+
+    #[test]
+    fn a_package_apt_does_not_know_is_not_offered() {
+        assert!(has_candidate("curl:\n  Installed: (none)\n  Candidate: 7.88\n"));
+        assert!(!has_candidate("curl:\n  Installed: (none)\n  Candidate: (none)\n"));
+        assert!(!has_candidate(""));
+    }
+}
