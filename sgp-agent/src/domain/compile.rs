@@ -30,7 +30,7 @@ pub struct Context<'a> {
 
 /// Compiles the union of the set's groups. Rules are numbered for each direction and family in the order
 /// of (group id, rule id), so that the same facts always give the same policy. A rule that refers to a
-/// group or prefix list EC2 does not know matches nothing (EC2 calls it stale).
+/// prefix list EC2 does not know, or to a group that no interface carries, matches nothing.
 ///
 /// # Errors
 /// A sentence, where the policy is beyond a limit.
@@ -83,12 +83,12 @@ impl Half<'_> {
         Ok(())
     }
 
-    /// A rule belongs to a family by its CIDR or its kind of ICMP; group references to both.
+    /// A rule belongs to a family by its CIDR, its list's entries or its kind of ICMP; group references to both.
     fn applies(&self, rule: &Rule) -> bool {
         let by_remote = match &rule.remote {
             Remote::Cidr(net) => family_of(net) == self.family,
-            Remote::PrefixList(id) => self.list(id).iter().all(|net| family_of(net) == self.family),
-            Remote::Group(_) => true,
+            Remote::PrefixList(id) => self.list(id).next().is_some(),
+            Remote::Group(_) | Remote::Stale(_) => true,
         };
         let by_service = match rule.service {
             Service::Icmp { protocol: ICMP, .. } => self.family == Family::V4,
@@ -100,20 +100,22 @@ impl Half<'_> {
 
     fn rows(&self, rule: &Rule) -> usize {
         match &rule.remote {
-            Remote::PrefixList(id) => self.list(id).len().max(1),
+            Remote::PrefixList(id) => self.list(id).count(),
             _ => 1,
         }
     }
 
-    fn list(&self, id: &str) -> &[IpNet] {
-        self.context.prefix_lists.get(id).map_or(&[], Vec::as_slice)
+    /// The list's entries of this family.
+    fn list(&self, id: &str) -> impl Iterator<Item = &IpNet> {
+        let all = self.context.prefix_lists.get(id).map_or(&[][..], Vec::as_slice);
+        all.iter().filter(|net| family_of(net) == self.family)
     }
 
     fn who(&self, rule: &Rule) -> Vec<(u32, Selector)> {
         match &rule.remote {
             Remote::Cidr(net) => vec![self.address(net)],
-            Remote::PrefixList(id) => self.list(id).iter().map(|net| self.address(net)).collect(),
-            Remote::Group(id) if !self.context.groups.contains_key(id) => Vec::new(),
+            Remote::PrefixList(id) => self.list(id).map(|net| self.address(net)).collect(),
+            Remote::Stale(_) => Vec::new(),
             Remote::Group(id) => {
                 let sets = self.context.group_sets.iter().filter(|set| set.0.contains(id));
                 sets.map(|set| (PEER_BITS, Selector::peer(self.direction, self.family, set.id().0))).collect()

@@ -5,6 +5,7 @@ use std::fmt;
 
 use ipnet::IpNet;
 use sgp_common::Direction;
+use sgp_common::packet::{ICMP, ICMPV6, TCP, UDP};
 use sha2::{Digest, Sha256};
 
 /// Id of a group set: the first 64 bits, big-endian, of SHA-256 over its sorted ids joined by commas.
@@ -81,6 +82,55 @@ pub enum Remote {
     PrefixList(String),
     /// The private addresses of interfaces that carry this group, `sg-…`.
     Group(String),
+    /// A group of a VPC whose peering is not active any more: matches nothing (EC2 calls the rule stale).
+    Stale(String),
+}
+
+impl Service {
+    /// What EC2 means by `IpProtocol`, `FromPort` and `ToPort` (facts 5.1): -1 is everything; TCP and UDP have
+    /// ports, none or -1 meaning all; ICMP has type and code, -1 meaning any, and any type means any code; any
+    /// other protocol means all of it.
+    ///
+    /// # Errors
+    /// A sentence that names the value.
+    pub fn of(protocol: &str, from: Option<i32>, to: Option<i32>) -> Result<Self, String> {
+        let protocol = match protocol.to_ascii_lowercase().as_str() {
+            "-1" => return Ok(Self::All),
+            "tcp" => TCP,
+            "udp" => UDP,
+            "icmp" => ICMP,
+            "icmpv6" => ICMPV6,
+            number => number.parse().map_err(|_| format!("{number:?} is no protocol"))?,
+        };
+        let (from, to) = (from.unwrap_or(-1), to.unwrap_or(-1));
+        Ok(match protocol {
+            TCP | UDP if from == -1 => Self::Ports { protocol, from: 0, to: u16::MAX },
+            TCP | UDP if from > to => return Err(format!("ports {from} to {to} are no range")),
+            TCP | UDP => Self::Ports { protocol, from: port(from)?, to: port(to)? },
+            ICMP | ICMPV6 => Self::Icmp { protocol, icmp_type: byte(from)?, code: byte(to)?.filter(|_| from != -1) },
+            _ => Self::Protocol(protocol),
+        })
+    }
+}
+
+fn port(number: i32) -> Result<u16, String> {
+    number.try_into().map_err(|_| format!("{number} is no port"))
+}
+
+fn byte(number: i32) -> Result<Option<u8>, String> {
+    if number == -1 {
+        return Ok(None);
+    }
+    number.try_into().map(Some).map_err(|_| format!("{number} is no ICMP type or code"))
+}
+
+/// A CIDR as EC2's API keeps it: host bits cleared.
+///
+/// # Errors
+/// A sentence that names the text.
+pub fn cidr(text: &str) -> Result<IpNet, String> {
+    let net: IpNet = text.parse().map_err(|_| format!("{text:?} is no CIDR"))?;
+    Ok(net.trunc())
 }
 
 impl GroupSet {
@@ -117,5 +167,41 @@ impl fmt::Display for GroupSet {
             f.write_str(id)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_protocol_becomes_its_service() {
+        let icmp = |icmp_type, code| Service::Icmp { protocol: ICMP, icmp_type, code };
+        for (protocol, from, to, expected) in [
+            ("-1", None, None, Service::All),
+            ("-1", Some(80), Some(80), Service::All),
+            ("tcp", Some(80), Some(443), Service::Ports { protocol: TCP, from: 80, to: 443 }),
+            ("17", Some(53), Some(53), Service::Ports { protocol: UDP, from: 53, to: 53 }),
+            ("tcp", Some(-1), Some(-1), Service::Ports { protocol: TCP, from: 0, to: 65535 }),
+            ("icmp", Some(-1), Some(-1), icmp(None, None)),
+            ("icmp", Some(-1), Some(4), icmp(None, None)),
+            ("icmp", Some(3), Some(4), icmp(Some(3), Some(4))),
+            ("icmp", Some(3), Some(-1), icmp(Some(3), None)),
+            ("50", None, None, Service::Protocol(50)),
+        ] {
+            assert_eq!(Service::of(protocol, from, to), Ok(expected), "{protocol} {from:?} {to:?}");
+        }
+    }
+
+    #[test]
+    fn nonsense_in_a_rule_is_named() {
+        for (protocol, from, to, word) in
+            [("tcp", 80, 70_000, "70000"), ("tcp", 443, 80, "443 to 80"), ("icmp", 300, 0, "300"), ("256", 0, 0, "256")]
+        {
+            let error = Service::of(protocol, Some(from), Some(to)).expect_err("EC2 gives no such rule");
+            assert!(error.contains(word), "{error}");
+        }
+        assert_eq!(cidr("10.0.2.20/24"), cidr("10.0.2.0/24"));
+        assert!(cidr("10.0.2.0/33").is_err());
     }
 }

@@ -180,6 +180,26 @@ pub struct NetworkInterface {
     pub attachment: Option<Attachment>,
     /// Subnet.
     pub subnet_id: String,
+    /// How long its tracked connections may be idle.
+    pub timeouts: Timeouts,
+}
+
+/// Idle timeouts of tracked connections, in seconds: an interface's `ConnectionTrackingConfiguration`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// TCP, established: 60 to 432,000.
+    pub tcp_established_s: u32,
+    /// UDP of one direction, or of one question and its answer: 30 to 60.
+    pub udp_s: u32,
+    /// UDP with more than one question and answer: 60 to 180.
+    pub udp_stream_s: u32,
+}
+
+impl Default for Timeouts {
+    /// EC2's defaults (EC2 user guide, idle connection tracking timeout).
+    fn default() -> Self {
+        Self { tcp_established_s: 432_000, udp_s: 30, udp_stream_s: 180 }
+    }
 }
 
 /// Where an interface is attached.

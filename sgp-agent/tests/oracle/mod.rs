@@ -71,8 +71,9 @@ impl World {
             }
             Remote::Group(id) => {
                 let mut carriers = self.cloud.interfaces.values().filter(|eni| eni.groups.0.contains(id));
-                self.cloud.groups.contains_key(id) && carriers.any(|eni| eni.addresses.contains(&addr))
+                carriers.any(|eni| eni.addresses.contains(&addr))
             }
+            Remote::Stale(_) => false,
         }
     }
 }

@@ -112,10 +112,11 @@ fn group_set(random: &mut Random, most: usize) -> GroupSet {
 
 fn rule(random: &mut Random, group: &str, row: usize) -> Rule {
     let v4 = random.once_in(2);
-    let remote = match random.below(6) {
+    let remote = match random.below(8) {
         0 => Remote::PrefixList(format!("pl-{}", random.below(LISTS + 1))),
         1 => Remote::Group(format!("sg-{}", random.below(GROUPS + 2))),
         2 => Remote::Group(format!("sg-gone-{}", random.below(2))),
+        3 => Remote::Stale(format!("sg-{}", random.below(GROUPS))),
         _ => Remote::Cidr(net(random, v4)),
     };
     // EC2's ids come in no order; the hash of the row stands in for that.

@@ -1,14 +1,13 @@
 //! From the SDK's types to facts.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail};
 use aws_sdk_ec2::types;
 use ipnet::IpNet;
 use sgp_common::Direction;
-use sgp_common::packet::{ICMP, ICMPV6, TCP, UDP};
 
 use super::required;
-use crate::domain::groups::{GroupSet, Remote, Rule, Service};
-use crate::domain::observed::{Association, Attachment, NetworkInterface};
+use crate::domain::groups::{GroupSet, Remote, Rule, Service, cidr};
+use crate::domain::observed::{Association, Attachment, NetworkInterface, Timeouts};
 
 pub(super) fn interface(eni: types::NetworkInterface) -> Result<NetworkInterface> {
     let id = required(eni.network_interface_id, "NetworkInterfaceId")?;
@@ -27,8 +26,20 @@ pub(super) fn interface(eni: types::NetworkInterface) -> Result<NetworkInterface
         tags: eni.tag_set.unwrap_or_default().into_iter().filter_map(|tag| Some((tag.key?, tag.value?))).collect(),
         attachment: eni.attachment.map(attachment),
         subnet_id: eni.subnet_id.unwrap_or_default(),
+        timeouts: eni.connection_tracking_configuration.map(timeouts).unwrap_or_default(),
         id,
     })
+}
+
+/// What an interface does not set is EC2's default.
+fn timeouts(given: types::ConnectionTrackingConfiguration) -> Timeouts {
+    let or = |value: Option<i32>, default| value.and_then(|value| value.try_into().ok()).unwrap_or(default);
+    let default = Timeouts::default();
+    Timeouts {
+        tcp_established_s: or(given.tcp_established_timeout, default.tcp_established_s),
+        udp_s: or(given.udp_timeout, default.udp_s),
+        udp_stream_s: or(given.udp_stream_timeout, default.udp_stream_s),
+    }
 }
 
 fn attachment(at: types::NetworkInterfaceAttachment) -> Attachment {
@@ -57,7 +68,9 @@ pub(super) fn rule(given: types::SecurityGroupRule) -> Result<Rule> {
     Ok(Rule {
         group_id: required(given.group_id.clone(), "GroupId").with_context(context)?,
         direction: if given.is_egress.unwrap_or_default() { Direction::Outbound } else { Direction::Inbound },
-        service: service(&given).with_context(context)?,
+        service: Service::of(given.ip_protocol.as_deref().unwrap_or("-1"), given.from_port, given.to_port)
+            .map_err(Error::msg)
+            .with_context(context)?,
         remote: remote(given).with_context(context)?,
         id: id.clone(),
     })
@@ -65,93 +78,56 @@ pub(super) fn rule(given: types::SecurityGroupRule) -> Result<Rule> {
 
 fn remote(given: types::SecurityGroupRule) -> Result<Remote> {
     if let Some(cidr) = given.cidr_ipv4.or(given.cidr_ipv6).filter(|cidr| !cidr.is_empty()) {
-        return cidr_of(&cidr).map(Remote::Cidr);
+        return self::cidr(&cidr).map(Remote::Cidr).map_err(Error::msg);
     }
     if let Some(list) = given.prefix_list_id.filter(|list| !list.is_empty()) {
         return Ok(Remote::PrefixList(list));
     }
-    match given.referenced_group_info.and_then(|group| group.group_id) {
-        Some(group) => Ok(Remote::Group(group)),
-        None => bail!("neither a CIDR, nor a prefix list, nor a group"),
-    }
-}
-
-/// Host bits are cleared, as EC2's own API does.
-pub(super) fn cidr_of(text: &str) -> Result<IpNet> {
-    let net: IpNet = text.parse().with_context(|| format!("{text:?} is no CIDR"))?;
-    Ok(net.trunc())
-}
-
-/// Facts 5.1: -1 is everything; TCP and UDP have ports; ICMP has type and code, -1 meaning any; any other
-/// protocol means all ports.
-fn service(given: &types::SecurityGroupRule) -> Result<Service> {
-    let text = given.ip_protocol.as_deref().unwrap_or("-1");
-    let protocol = match text {
-        "-1" => return Ok(Service::All),
-        "tcp" => TCP,
-        "udp" => UDP,
-        "icmp" => ICMP,
-        "icmpv6" => ICMPV6,
-        number => number.parse().with_context(|| format!("{number:?} is no protocol"))?,
-    };
-    let (from, to) = (given.from_port.unwrap_or(-1), given.to_port.unwrap_or(-1));
-    Ok(match protocol {
-        TCP | UDP if from == -1 => Service::Ports { protocol, from: 0, to: u16::MAX },
-        TCP | UDP => Service::Ports { protocol, from: port(from)?, to: port(to)? },
-        ICMP | ICMPV6 => Service::Icmp { protocol, icmp_type: byte(from)?, code: byte(to)?.filter(|_| from != -1) },
-        _ => Service::Protocol(protocol),
-    })
-}
-
-fn port(number: i32) -> Result<u16> {
-    number.try_into().with_context(|| format!("{number} is no port"))
-}
-
-fn byte(number: i32) -> Result<Option<u8>> {
-    if number == -1 {
-        return Ok(None);
-    }
-    number.try_into().map(Some).with_context(|| format!("{number} is no ICMP type or code"))
+    let Some(group) = given.referenced_group_info else { bail!("neither a CIDR, nor a prefix list, nor a group") };
+    let id = required(group.group_id, "ReferencedGroupInfo.GroupId")?;
+    // Only references across a peering carry a status (facts 5.1).
+    let active = group.peering_status.is_none_or(|status| status.is_empty() || status == "active");
+    Ok(if active { Remote::Group(id) } else { Remote::Stale(id) })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn given(protocol: &str, from: i32, to: i32) -> types::SecurityGroupRule {
+    fn given(to: i32) -> types::security_group_rule::Builder {
         types::SecurityGroupRule::builder()
             .security_group_rule_id("sgr-1")
             .group_id("sg-1")
-            .ip_protocol(protocol)
-            .from_port(from)
+            .ip_protocol("tcp")
+            .from_port(80)
             .to_port(to)
-            .cidr_ipv4("10.0.2.20/24")
-            .build()
-    }
-
-    #[test]
-    fn every_kind_of_protocol_becomes_its_service() {
-        let icmp = |icmp_type, code| Service::Icmp { protocol: ICMP, icmp_type, code };
-        for (protocol, from, to, expected) in [
-            ("-1", -1, -1, Service::All),
-            ("tcp", 80, 443, Service::Ports { protocol: TCP, from: 80, to: 443 }),
-            ("17", 53, 53, Service::Ports { protocol: UDP, from: 53, to: 53 }),
-            ("tcp", -1, -1, Service::Ports { protocol: TCP, from: 0, to: 65535 }),
-            ("icmp", -1, -1, icmp(None, None)),
-            ("icmp", 3, 4, icmp(Some(3), Some(4))),
-            ("icmp", 3, -1, icmp(Some(3), None)),
-            ("50", -1, -1, Service::Protocol(50)),
-        ] {
-            let rule = rule(given(protocol, from, to)).expect("a rule EC2 may give");
-            assert_eq!(rule.service, expected, "{protocol} {from} {to}");
-        }
     }
 
     #[test]
     fn host_bits_are_cleared_and_nonsense_is_named() {
-        let rule_seen = rule(given("tcp", 80, 80)).expect("a rule");
-        assert_eq!(rule_seen.remote, Remote::Cidr("10.0.2.0/24".parse().expect("a CIDR")));
-        let error = format!("{:#}", rule(given("tcp", 80, 70_000)).expect_err("no such port"));
+        let seen = rule(given(80).cidr_ipv4("10.0.2.20/24").build()).expect("a rule");
+        assert_eq!(seen.remote, Remote::Cidr("10.0.2.0/24".parse().expect("a CIDR")));
+        let nonsense = given(70_000).cidr_ipv4("10.0.2.20/24").build();
+        let error = format!("{:#}", rule(nonsense).expect_err("no such port"));
         assert!(error.contains("sgr-1") && error.contains("70000"), "{error}");
+    }
+
+    #[test]
+    fn a_reference_whose_peering_is_gone_is_stale() {
+        let remote = |status: Option<&str>| {
+            let group = types::ReferencedSecurityGroup::builder().group_id("sg-2");
+            let group = group.set_peering_status(status.map(str::to_owned)).build();
+            rule(given(80).referenced_group_info(group).build()).expect("a rule").remote
+        };
+        assert_eq!(remote(None), Remote::Group("sg-2".into()));
+        assert_eq!(remote(Some("active")), Remote::Group("sg-2".into()));
+        assert_eq!(remote(Some("deleted")), Remote::Stale("sg-2".into()));
+    }
+
+    #[test]
+    fn idle_timeouts_are_the_interfaces_own_and_ec2s_defaults_where_it_says_nothing() {
+        let set = types::ConnectionTrackingConfiguration::builder().udp_timeout(45).build();
+        assert_eq!(timeouts(set), Timeouts { udp_s: 45, ..Timeouts::default() });
+        assert_eq!(Timeouts::default(), Timeouts { tcp_established_s: 432_000, udp_s: 30, udp_stream_s: 180 });
     }
 }

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use super::{convert, limits, required, told};
 use crate::domain::branches::INSTANCE_TAG;
-use crate::domain::groups::{GroupSet, Remote, Rule, SecurityGroup};
+use crate::domain::groups::{GroupSet, Remote, Rule, SecurityGroup, cidr};
 use crate::domain::observed::{Association, CloudFacts, Instance, NetworkInterface};
 
 /// EC2 takes at most 200 values in a filter.
@@ -59,7 +59,7 @@ async fn vpc_cidrs(client: &Client, id: &str) -> Result<Vec<IpNet>> {
     let more = found.cidr_block_association_set.unwrap_or_default().into_iter().filter_map(|set| set.cidr_block);
     let mut all: Vec<String> = found.cidr_block.into_iter().chain(more).collect();
     all.dedup();
-    all.iter().map(|cidr| convert::cidr_of(cidr)).collect()
+    all.iter().map(|text| cidr(text).map_err(anyhow::Error::msg)).collect()
 }
 
 /// Interfaces first: which groups' rules are needed depends on them.
@@ -153,7 +153,7 @@ async fn prefix_lists(
             Err(error) if super::is_gone(&error) => continue,
             Err(error) => return Err(told(error)).with_context(|| format!("reading prefix list {id}")),
         };
-        let nets = entries.into_iter().filter_map(|entry| entry.cidr).map(|cidr| convert::cidr_of(&cidr));
+        let nets = entries.into_iter().filter_map(|entry| entry.cidr).map(|text| cidr(&text).map_err(anyhow::Error::msg));
         lists.insert(id, nets.collect::<Result<_>>()?);
     }
     Ok(lists)
