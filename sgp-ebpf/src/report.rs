@@ -4,13 +4,14 @@ use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::programs::TcContext;
 use aya_log_ebpf::warn;
-use sgp_common::event::{Counter, CounterKey, Event};
+use sgp_common::event::{Counter, CounterKey, Event, Outcome};
+use sgp_common::flow::Admission;
 use sgp_common::limits::EVENTS_PER_SECOND;
 use sgp_common::packet::{ETHERNET_LEN, Packet, Transport};
 use sgp_common::{Direction, DropReason, Verdict};
 
-use crate::maps::{COUNTERS, EVENTS, SAMPLER};
-use crate::policy::Matched;
+use crate::clock::testing;
+use crate::maps::{COUNTERS, EVENTS, OUTCOME, SAMPLER};
 
 /// What is known of one judgement, for counters and events.
 pub(crate) struct Record {
@@ -22,8 +23,8 @@ pub(crate) struct Record {
     length: u32,
     /// The packet, once parsed.
     pub(crate) packet: Option<&'static Packet>,
-    /// The rule, where one was asked for and found, else `Matched::NONE`.
-    pub(crate) matched: Matched,
+    /// Who lets it pass, if a rule does, else `Admission::NONE`.
+    pub(crate) admission: Admission,
 }
 
 impl Record {
@@ -31,13 +32,16 @@ impl Record {
     pub(crate) fn new(ctx: &TcContext, direction: Direction) -> Self {
         // Taken here and not from the packet: the verifier refuses one load through either of two kinds of pointer.
         let length = ctx.len().saturating_sub(ETHERNET_LEN as u32);
-        Self { endpoint: 0, direction, length, packet: None, matched: Matched::NONE }
+        Self { endpoint: 0, direction, length, packet: None, admission: Admission::NONE }
     }
 
     /// Counts, perhaps tells, and turns the result into what tc understands. An allowed packet goes on
     /// to the next program (`TC_ACT_UNSPEC`, the same number as tcx's "next").
     #[inline(never)]
     pub(crate) fn conclude(&self, ctx: &TcContext, result: Result<Verdict, DropReason>) -> i32 {
+        if testing() {
+            self.show(result);
+        }
         match result {
             Ok(Verdict::Passed) => {}
             Ok(verdict) => {
@@ -53,6 +57,28 @@ impl Record {
             }
         }
         TC_ACT_UNSPEC
+    }
+
+    /// For tests, which cannot see a verdict in what tc is told.
+    #[inline(always)]
+    fn show(&self, result: Result<Verdict, DropReason>) {
+        let Some(outcome) = OUTCOME.get_ptr_mut(0) else { return };
+        let (verdict, reason) = match result {
+            Ok(verdict) => (verdict, 0),
+            Err(reason) => (Verdict::Rule, reason as u8),
+        };
+        // SAFETY: tests run one packet at a time.
+        unsafe {
+            *outcome = Outcome {
+                endpoint: self.endpoint,
+                policy_digest: self.admission.policy_digest,
+                rule: self.admission.rule,
+                direction: self.direction,
+                reason,
+                verdict,
+                reserved: [0; 3],
+            };
+        }
     }
 
     #[inline(always)]
@@ -83,10 +109,10 @@ impl Record {
         unsafe {
             (*event).time_ns = time_ns;
             (*event).endpoint = self.endpoint;
-            (*event).policy_digest = self.matched.digest;
+            (*event).policy_digest = self.admission.policy_digest;
             (*event).ifindex = crate::packet::ifindex(ctx);
             (*event).length = self.length;
-            (*event).rule = self.matched.rule;
+            (*event).rule = self.admission.rule;
             (*event).direction = self.direction;
             (*event).reason = reason;
             (*event).reserved = [0; 6];
