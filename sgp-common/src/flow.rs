@@ -44,32 +44,49 @@ pub enum Asker {
 }
 
 impl FlowKey {
+    /// No flow's.
+    pub const EMPTY: Self = Self {
+        endpoint: 0,
+        local_addr: [0; 16],
+        remote_addr: [0; 16],
+        local_port: 0,
+        remote_port: 0,
+        protocol: 0,
+        query: 0,
+        asker: Asker::Nobody,
+        reserved: 0,
+    };
+
     /// The key of the flow a packet belongs to, or `None` for packets that belong to none: later
     /// fragments, and ICMP other than queries, are judged one by one.
-    #[inline(always)]
     pub fn of(endpoint: u64, packet: &Packet, direction: Direction) -> Option<Self> {
+        let mut key = Self::EMPTY;
+        key.write(endpoint, packet, direction).then_some(key)
+    }
+
+    /// Likewise in place, for a BPF program's small stack. Whether the packet belongs to a flow.
+    #[inline(always)]
+    pub fn write(&mut self, endpoint: u64, packet: &Packet, direction: Direction) -> bool {
         let (local_port, remote_port) = match packet.transport {
             Transport::Ports => packet.ports(direction),
             Transport::None => (0, 0),
             Transport::Icmp if packet.query != 0 => (packet.query_id, 0),
-            Transport::Icmp | Transport::LaterFragment => return None,
+            Transport::Icmp | Transport::LaterFragment => return false,
         };
-        let asker = match (packet.query, packet.asks(), direction) {
+        self.asker = match (packet.query, packet.asks(), direction) {
             (0, ..) => Asker::Nobody,
             (_, true, Direction::Outbound) | (_, false, Direction::Inbound) => Asker::Local,
             _ => Asker::Remote,
         };
-        Some(Self {
-            endpoint,
-            local_addr: *packet.local(direction),
-            remote_addr: *packet.remote(direction),
-            local_port,
-            remote_port,
-            protocol: packet.protocol,
-            query: packet.query,
-            asker,
-            reserved: 0,
-        })
+        self.endpoint = endpoint;
+        self.local_addr = *packet.local(direction);
+        self.remote_addr = *packet.remote(direction);
+        self.local_port = local_port;
+        self.remote_port = remote_port;
+        self.protocol = packet.protocol;
+        self.query = packet.query;
+        self.reserved = 0;
+        true
     }
 }
 
@@ -168,27 +185,39 @@ pub const ACK: u8 = 0x10;
 const SECOND_NS: u64 = 1_000_000_000;
 
 impl Flow {
+    /// Nothing seen yet.
+    pub const EMPTY: Self = Self {
+        last_seen_ns: 0,
+        policy_digest: 0,
+        revision: 0,
+        packets_in: 0,
+        packets_out: 0,
+        bytes_in: 0,
+        bytes_out: 0,
+        rule: u16::MAX,
+        state: FlowState::Opening,
+        opened: Direction::Inbound,
+        fins: 0,
+        turns: 0,
+        tracking: Tracking::Tracked,
+        icmp_code: 0,
+    };
+
     /// A flow opened by `packet`.
-    #[inline(always)]
     pub fn open(packet: &Packet, direction: Direction, admission: &Admission, now_ns: u64) -> Self {
-        let mut flow = Self {
-            last_seen_ns: now_ns,
-            policy_digest: admission.policy_digest,
-            revision: admission.revision,
-            packets_in: 0,
-            packets_out: 0,
-            bytes_in: 0,
-            bytes_out: 0,
-            rule: admission.rule,
-            state: FlowState::Opening,
-            opened: direction,
-            fins: 0,
-            turns: 0,
-            tracking: admission.tracking,
-            icmp_code: packet.icmp_code,
-        };
-        flow.refresh(packet, direction, now_ns);
+        let mut flow = Self::EMPTY;
+        flow.begin(packet, direction, admission, now_ns);
         flow
+    }
+
+    /// Likewise in place, for a BPF program's small stack.
+    #[inline(always)]
+    pub fn begin(&mut self, packet: &Packet, direction: Direction, admission: &Admission, now_ns: u64) {
+        *self = Self::EMPTY;
+        self.opened = direction;
+        self.icmp_code = packet.icmp_code;
+        self.admit(admission);
+        self.refresh(packet, direction, now_ns);
     }
 
     /// The rule that admits it.

@@ -248,12 +248,7 @@ fn follow_extensions<B: Bytes + ?Sized>(frame: &B, packet: &mut Packet, end: usi
 /// Reads the fragment header that ends at `offset` (RFC 8200 section 4.5). "Offset 0, no more" is a whole packet (RFC
 /// 6946). A second fragment header is nothing any sender makes.
 #[inline(always)]
-fn fragment_v6<B: Bytes + ?Sized>(
-    frame: &B,
-    packet: &mut Packet,
-    offset: usize,
-    end: usize,
-) -> Result<(), DropReason> {
+fn fragment_v6<B: Bytes + ?Sized>(frame: &B, packet: &mut Packet, offset: usize, end: usize) -> Result<(), DropReason> {
     let [high, low, a, b, c, d] = frame.read(offset - 6).ok_or(DropReason::Malformed)?;
     let place = u16::from_be_bytes([high, low]);
     if !matches!(packet.part, Part::Whole) {

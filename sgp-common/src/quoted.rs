@@ -1,10 +1,8 @@
 //! What an ICMP error says of the packet it is about.
 
-use crate::addr::v4_mapped;
-use crate::packet::{
-    Bytes, ETHERNET_LEN, ICMP, ICMP_LEN, ICMPV6, Packet, TCP, Transport, UDP, is_extension, query,
-};
 use crate::Family;
+use crate::addr::v4_mapped;
+use crate::packet::{Bytes, ETHERNET_LEN, ICMP, ICMP_LEN, ICMPV6, Packet, TCP, Transport, UDP, is_extension, query};
 
 /// Reads the packet that an ICMP error quotes, as far as a flow is known by it: addresses, and ports or a query's
 /// identifier, of a packet that is whole or a first fragment. The quotation may be cut off behind 8 bytes of the transport

@@ -9,6 +9,7 @@ use sgp_common::{Direction, DropReason};
 
 use crate::clock::now_ns;
 use crate::maps::{FLOW_COUNTS, FLOWS};
+use crate::packet::scratch;
 use crate::policy;
 
 /// What a lookup found.
@@ -22,6 +23,13 @@ pub(crate) enum Found {
     Over,
     /// Nothing.
     Nothing,
+}
+
+/// The key of a packet's flow, in this CPU's scratch until the next is asked for; `None` if it belongs to none.
+#[inline(always)]
+pub(crate) fn key_of(endpoint: u64, packet: &Packet, direction: Direction) -> Option<&'static FlowKey> {
+    let key = &mut scratch()?.key;
+    if key.write(endpoint, packet, direction) { Some(key) } else { None }
 }
 
 /// Looks a packet's flow up and counts the packet into it.

@@ -8,30 +8,34 @@ use sgp_common::{Direction, DropReason};
 use crate::clock::now_ns;
 use crate::maps::FRAGMENTS;
 
-/// Lets what follows this first fragment pass. Where there is no room, it will be judged without ports.
-#[inline(always)]
-pub(crate) fn remember(endpoint: u64, packet: &Packet, direction: Direction, admission: &Admission) {
+/// Lets what follows this first fragment pass, if it was allowed. Where there is no room, it will be judged without ports.
+/// If it was refused, an earlier one with its identification speaks for nothing any more.
+#[inline(never)]
+pub(crate) fn remember(endpoint: u64, packet: &Packet, direction: Direction, admission: Option<&Admission>) {
     let key = FragmentKey::of(endpoint, packet, direction);
-    let _ = FRAGMENTS.insert(key, Fragment::first(packet, admission, now_ns()), 0);
+    let _ = match admission {
+        Some(admission) => FRAGMENTS.insert(key, Fragment::first(packet, admission, now_ns()), 0),
+        None => FRAGMENTS.remove(key),
+    };
 }
 
-/// A first fragment was refused: an earlier one with its identification speaks for nothing any more.
-#[inline(always)]
-pub(crate) fn forget(endpoint: u64, packet: &Packet, direction: Direction) {
-    let _ = FRAGMENTS.remove(FragmentKey::of(endpoint, packet, direction));
-}
-
-/// Who let the first fragment of this one's packet pass, if it is known.
+/// Whether the first fragment of this one's packet is known, and who let it pass.
 ///
 /// # Errors
 /// `Malformed` for a fragment that would overwrite part of the first.
-#[inline(always)]
-pub(crate) fn first(endpoint: u64, packet: &Packet, direction: Direction) -> Result<Option<Admission>, DropReason> {
+#[inline(never)]
+pub(crate) fn first(
+    endpoint: u64,
+    packet: &Packet,
+    direction: Direction,
+    admission: &mut Admission,
+) -> Result<bool, DropReason> {
     // SAFETY: an entry written over meanwhile is one of the same packet's.
     let found = unsafe { FRAGMENTS.get(FragmentKey::of(endpoint, packet, direction)) };
-    let Some(first) = found.filter(|first| first.stands(now_ns())) else { return Ok(None) };
+    let Some(first) = found.filter(|first| first.stands(now_ns())) else { return Ok(false) };
     if first.is_overlapped_by(packet) {
         return Err(DropReason::Malformed);
     }
-    Ok(Some(first.admission))
+    *admission = first.admission;
+    Ok(true)
 }

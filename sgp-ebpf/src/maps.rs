@@ -1,5 +1,6 @@
 //! Every map, on one screen. What each is for stands in `sgp_common::pins::map`.
 
+use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::btf_maps::{Array, HashMap, HashOfMaps, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf};
 use aya_ebpf::macros::btf_map;
 use sgp_common::Addr;
@@ -57,8 +58,12 @@ pub(crate) struct Scratch {
     pub(crate) packet: Packet,
     /// The packet that an ICMP error quotes.
     pub(crate) quoted: Packet,
+    /// The key of the flow that is looked for.
+    pub(crate) key: FlowKey,
     /// The flow that is being opened.
     pub(crate) flow: Flow,
+    /// What a policy is asked.
+    pub(crate) selector: Key<Selector>,
 }
 
 /// Where each CPU keeps the packet it judges, off the stack. tc programs run with softirqs off, so one packet

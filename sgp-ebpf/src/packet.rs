@@ -30,11 +30,16 @@ pub(crate) fn parsed(ctx: &TcContext) -> Result<Option<&'static Packet>, DropRea
     if skb(ctx).vlan_present != 0 {
         return Err(DropReason::UnsupportedProtocol);
     }
-    let packet = &mut scratch().ok_or(DropReason::Malformed)?.packet;
-    Ok(match parse(&Skb(ctx), packet)? {
+    Ok(match parse_to_scratch(ctx)? {
         Frame::Arp => None,
-        Frame::Ip => Some(packet),
+        Frame::Ip => Some(&scratch().ok_or(DropReason::Malformed)?.packet),
     })
+}
+
+/// Out of line for the stack: what parsing takes is given back before judging begins.
+#[inline(never)]
+fn parse_to_scratch(ctx: &TcContext) -> Result<Frame, DropReason> {
+    parse(&Skb(ctx), &mut scratch().ok_or(DropReason::Malformed)?.packet)
 }
 
 /// This CPU's scratch; it is always there, which only the verifier does not know.
@@ -47,9 +52,13 @@ pub(crate) fn scratch() -> Option<&'static mut Scratch> {
 /// The packet that an ICMP error quotes, if it can be read.
 #[inline(always)]
 pub(crate) fn quoted(ctx: &TcContext, error: &Packet) -> Option<&'static Packet> {
-    let quoted = &mut scratch()?.quoted;
-    sgp_common::quoted::parse(&Skb(ctx), error, quoted)?;
-    Some(quoted)
+    if quoted_to_scratch(ctx, error) { Some(&scratch()?.quoted) } else { None }
+}
+
+/// Out of line, as above.
+#[inline(never)]
+fn quoted_to_scratch(ctx: &TcContext, error: &Packet) -> bool {
+    scratch().is_some_and(|scratch| sgp_common::quoted::parse(&Skb(ctx), error, &mut scratch.quoted).is_some())
 }
 
 /// The frame's source MAC address.

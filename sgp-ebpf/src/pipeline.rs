@@ -6,7 +6,7 @@ use aya_ebpf::programs::TcContext;
 use sgp_common::endpoint::settings::RELATED_ICMP;
 use sgp_common::endpoint::{Endpoint, Side};
 use sgp_common::exempt::{exempt, exempt_on_node, link_scoped};
-use sgp_common::flow::{Admission, Flow, FlowKey};
+use sgp_common::flow::Admission;
 use sgp_common::packet::{Packet, Part};
 use sgp_common::policy::Question;
 use sgp_common::{Direction, DropReason, Verdict};
@@ -33,7 +33,7 @@ fn enforce_at_branch(ctx: &TcContext, record: &mut Record) -> Result<Verdict, Dr
     record.endpoint = here.id;
     let Some(packet) = packet::parsed(ctx)? else { return Ok(Verdict::Exempt) };
     record.packet = Some(packet);
-    if exempt(packet, record.direction, here.endpoint) {
+    if exempt(packet, record.direction(), here.endpoint) {
         return Ok(Verdict::Exempt);
     }
     judge(ctx, packet, &here, record)
@@ -74,16 +74,16 @@ fn enforce_from_pod(ctx: &TcContext, record: &mut Record) -> Result<Verdict, Dro
 #[inline(never)]
 fn answers_neighbour(packet: &Packet, sender: &Here) -> bool {
     let Some(receiver) = endpoint::local(&packet.destination).and_then(endpoint::known) else { return false };
-    let Some(into) = FlowKey::of(receiver.id, packet, Direction::Inbound) else { return false };
-    flow::admitted(&into, packet, &receiver.endpoint.timeouts).is_some()
+    let Some(into) = flow::key_of(receiver.id, packet, Direction::Inbound) else { return false };
+    flow::admitted(into, packet, &receiver.endpoint.timeouts).is_some()
         && goes_on(packet, sender, Direction::Outbound)
         && goes_on(packet, &receiver, Direction::Inbound)
 }
 
 #[inline(never)]
 fn goes_on(packet: &Packet, here: &Here, direction: Direction) -> bool {
-    let Some(key) = FlowKey::of(here.id, packet, direction) else { return false };
-    flow::find(&key, packet, direction, here.endpoint, &mut { Admission::NONE }) == Found::Live
+    let Some(key) = flow::key_of(here.id, packet, direction) else { return false };
+    flow::find(key, packet, direction, here.endpoint, &mut { Admission::NONE }) == Found::Live
 }
 
 /// Host veth, to the pod. What came by the branch, from the node itself (standard mode: kubelet's probes
@@ -107,9 +107,10 @@ pub(crate) fn to_pod(ctx: &TcContext) -> i32 {
         packet::unmark(ctx);
         return record.conclude(ctx, Ok(Verdict::Passed));
     }
-    if sender_refuses(ctx, packet) {
+    if sender_refuses(ctx, packet, &mut record) {
         return TC_ACT_SHOT;
     }
+    record.turn_to(here.id, Direction::Inbound);
     let result = judge_on_node(ctx, packet, &here, &mut record);
     record.conclude(ctx, result)
 }
@@ -131,15 +132,13 @@ fn forgotten(packet: &Packet, from: u32, receiver: u64) -> bool {
 /// told as that pod's. A source that is not the pod's any more (kube-proxy masquerades NodePorts) is refused: what
 /// the sender's rules say of it cannot be known.
 #[inline(always)]
-fn sender_refuses(ctx: &TcContext, packet: &'static Packet) -> bool {
+fn sender_refuses(ctx: &TcContext, packet: &'static Packet, record: &mut Record) -> bool {
     let Some(sender) = endpoint::find(ingress_ifindex(ctx)) else { return false };
     if !matches!(sender.side, Side::Pod) {
         return false;
     }
-    let mut record = Record::new(ctx, Direction::Outbound);
-    record.endpoint = sender.id;
-    record.packet = Some(packet);
-    let result = judge_on_node(ctx, packet, &sender, &mut record);
+    record.turn_to(sender.id, Direction::Outbound);
+    let result = judge_on_node(ctx, packet, &sender, record);
     record.conclude(ctx, result) == TC_ACT_SHOT
 }
 
@@ -151,28 +150,24 @@ fn judge_on_node(ctx: &TcContext, packet: &Packet, here: &Here, record: &mut Rec
 /// Whose packet is it, and what lets it pass? Exemptions are the caller's: they differ between hooks.
 #[inline(never)]
 fn judge(ctx: &TcContext, packet: &Packet, here: &Here, record: &mut Record) -> Result<Verdict, DropReason> {
-    if !endpoint::owns(here, packet.local(record.direction)) {
-        return Err(not_ours(record.direction));
+    if !endpoint::owns(here, packet.local(record.direction())) {
+        return Err(not_ours(record.direction()));
     }
-    match packet.part {
-        Part::Whole => weigh(ctx, packet, here, record),
-        Part::First => {
-            let result = weigh(ctx, packet, here, record);
-            match result {
-                Ok(_) => fragment::remember(here.id, packet, record.direction, &record.admission),
-                Err(_) => fragment::forget(here.id, packet, record.direction),
-            }
-            result
-        }
-        Part::Later => follow(packet, here, record),
+    if matches!(packet.part, Part::Later) {
+        return follow(packet, here, record);
     }
+    let result = weigh(ctx, packet, here, record);
+    if matches!(packet.part, Part::First) {
+        let admission = result.is_ok().then_some(&record.admission);
+        fragment::remember(here.id, packet, record.direction(), admission);
+    }
+    result
 }
 
 /// A fragment without ports: by its first one, or by rules that ask for no ports.
 #[inline(always)]
 fn follow(packet: &Packet, here: &Here, record: &mut Record) -> Result<Verdict, DropReason> {
-    if let Some(first) = fragment::first(here.id, packet, record.direction)? {
-        record.admission = first;
+    if fragment::first(here.id, packet, record.direction(), &mut record.admission)? {
         return Ok(Verdict::Flow);
     }
     match decide(packet, here, record) {
@@ -182,13 +177,13 @@ fn follow(packet: &Packet, here: &Here, record: &mut Record) -> Result<Verdict, 
 }
 
 /// Known flow? Allowed by a rule? Then remember it.
-#[inline(never)]
+#[inline(always)]
 fn weigh(ctx: &TcContext, packet: &Packet, here: &Here, record: &mut Record) -> Result<Verdict, DropReason> {
-    let direction = record.direction;
-    let Some(key) = FlowKey::of(here.id, packet, direction) else {
+    let direction = record.direction();
+    let Some(key) = flow::key_of(here.id, packet, direction) else {
         return weigh_alone(ctx, packet, here, record);
     };
-    let found = flow::find(&key, packet, direction, here.endpoint, &mut record.admission);
+    let found = flow::find(key, packet, direction, here.endpoint, &mut record.admission);
     match found {
         Found::Live => return Ok(Verdict::Flow),
         Found::Refused => return Err(DropReason::NoMatchingRule),
@@ -196,8 +191,8 @@ fn weigh(ctx: &TcContext, packet: &Packet, here: &Here, record: &mut Record) -> 
     }
     decide(packet, here, record)?;
     let flow = &mut packet::scratch().ok_or(DropReason::FlowTableFull)?.flow;
-    *flow = Flow::open(packet, direction, &record.admission, now_ns());
-    flow::open(&key, flow, found)?;
+    flow.begin(packet, direction, &record.admission, now_ns());
+    flow::open(key, flow, found)?;
     Ok(Verdict::Rule)
 }
 
@@ -205,7 +200,7 @@ fn weigh(ctx: &TcContext, packet: &Packet, here: &Here, record: &mut Record) -> 
 #[inline(always)]
 fn weigh_alone(ctx: &TcContext, packet: &Packet, here: &Here, record: &mut Record) -> Result<Verdict, DropReason> {
     if here.endpoint.settings & RELATED_ICMP != 0
-        && let Some(related) = related(ctx, packet, here, record.direction)
+        && let Some(related) = related(ctx, packet, here, record.direction())
     {
         record.admission = related;
         return Ok(Verdict::Flow);
@@ -220,13 +215,13 @@ fn related(ctx: &TcContext, packet: &Packet, here: &Here, direction: Direction) 
         return None;
     }
     let quoted = packet::quoted(ctx, packet)?;
-    let key = FlowKey::of(here.id, quoted, direction.opposite())?;
-    flow::admitted(&key, quoted, &here.endpoint.timeouts)
+    let key = flow::key_of(here.id, quoted, direction.opposite())?;
+    flow::admitted(key, quoted, &here.endpoint.timeouts)
 }
 
 #[inline(always)]
 fn decide(packet: &Packet, here: &Here, record: &mut Record) -> Result<Verdict, DropReason> {
-    policy::decide(&Question::of(packet, record.direction), here.endpoint, &mut record.admission)?;
+    policy::decide(&Question::of(packet, record.direction()), here.endpoint, &mut record.admission)?;
     Ok(Verdict::Rule)
 }
 

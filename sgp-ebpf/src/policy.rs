@@ -4,9 +4,10 @@ use aya_ebpf::btf_maps::lpm_trie::Key;
 use sgp_common::DropReason;
 use sgp_common::endpoint::Endpoint;
 use sgp_common::flow::{Admission, Tracking};
-use sgp_common::policy::{FULL_BITS, PEER_BITS, Question, Selector, first_match};
+use sgp_common::policy::{Answer, FULL_BITS, PEER_BITS, Question, Selector, first_match};
 
 use crate::maps::{PEERS, POLICIES, Policy};
+use crate::packet::scratch;
 
 /// Asks the endpoint's policy who lets this pass. The policy is looked up once: whatever is swapped in meanwhile, all
 /// questions go to the same version.
@@ -20,22 +21,29 @@ pub(crate) fn decide(question: &Question, endpoint: &Endpoint, admission: &mut A
     ask(policy, question, endpoint.revision, admission).ok_or(DropReason::NoMatchingRule)
 }
 
+/// What a policy says to one selector, which is asked from this CPU's scratch: the stack has no room for three.
+#[inline(always)]
+fn get(policy: &Policy, bits: u32, selector: Selector) -> Option<&Answer> {
+    let key = &mut scratch()?.selector;
+    *key = Key::new(bits, selector);
+    policy.get(&*key)
+}
+
 #[inline(always)]
 fn ask(policy: &Policy, question: &Question, revision: u64, admission: &mut Admission) -> Option<()> {
     let (bits, service) = Selector::service(question);
-    let service = policy.get(&Key::new(bits, service))?;
+    let service = get(policy, bits, service)?;
     let addr = &question.remote;
     let (direction, family) = (question.direction, question.family);
-    let remote = policy.get(&Key::new(FULL_BITS, Selector::remote(direction, family, *addr)));
+    let remote = get(policy, FULL_BITS, Selector::remote(direction, family, *addr));
     // SAFETY: an 8-byte value is read whole.
     let peer = match unsafe { PEERS.get(addr) } {
-        Some(peer) => policy.get(&Key::new(PEER_BITS, Selector::peer(direction, family, peer.group_set))),
+        Some(peer) => get(policy, PEER_BITS, Selector::peer(direction, family, peer.group_set)),
         None => None,
     };
     admission.rule = first_match(remote.map(|it| &it.rules), peer.map(|it| &it.rules), &service.rules)?;
     admission.policy_digest = service.digest;
     admission.revision = revision;
-    admission.tracking =
-        if service.is_untracked(question.protocol) { Tracking::Untracked } else { Tracking::Tracked };
+    admission.tracking = if service.is_untracked(question.protocol) { Tracking::Untracked } else { Tracking::Tracked };
     Some(())
 }

@@ -17,8 +17,9 @@ use crate::maps::{COUNTERS, EVENTS, OUTCOME, SAMPLER};
 pub(crate) struct Record {
     /// Endpoint id; 0 as long as none is found.
     pub(crate) endpoint: u64,
-    /// The pod's point of view.
-    pub(crate) direction: Direction,
+    /// A `Direction`, as a plain number. From an enum in memory the compiler would compute addresses, and the
+    /// verifier does not know what values an enum has.
+    direction: u8,
     /// Length of the IP packet in bytes.
     length: u32,
     /// The packet, once parsed.
@@ -32,7 +33,21 @@ impl Record {
     pub(crate) fn new(ctx: &TcContext, direction: Direction) -> Self {
         // Taken here and not from the packet: the verifier refuses one load through either of two kinds of pointer.
         let length = ctx.len().saturating_sub(ETHERNET_LEN as u32);
-        Self { endpoint: 0, direction, length, packet: None, admission: Admission::NONE }
+        Self { endpoint: 0, direction: direction as u8, length, packet: None, admission: Admission::NONE }
+    }
+
+    /// Goes on with another endpoint's view of the same packet.
+    #[inline(always)]
+    pub(crate) fn turn_to(&mut self, endpoint: u64, direction: Direction) {
+        self.endpoint = endpoint;
+        self.direction = direction as u8;
+        self.admission = Admission::NONE;
+    }
+
+    /// The pod's point of view.
+    #[inline(always)]
+    pub(crate) fn direction(&self) -> Direction {
+        if self.direction == Direction::Inbound as u8 { Direction::Inbound } else { Direction::Outbound }
     }
 
     /// Counts, perhaps tells, and turns the result into what tc understands. An allowed packet goes on
@@ -73,7 +88,7 @@ impl Record {
                 endpoint: self.endpoint,
                 policy_digest: self.admission.policy_digest,
                 rule: self.admission.rule,
-                direction: self.direction,
+                direction: self.direction(),
                 reason,
                 verdict,
                 reserved: [0; 3],
@@ -83,7 +98,7 @@ impl Record {
 
     #[inline(always)]
     fn count(&self, ctx: &TcContext, reason: u8) {
-        let key = CounterKey { endpoint: self.endpoint, direction: self.direction, reason, reserved: [0; 6] };
+        let key = CounterKey { endpoint: self.endpoint, direction: self.direction(), reason, reserved: [0; 6] };
         let bytes = u64::from(self.length);
         if let Some(counter) = COUNTERS.get_ptr_mut(key) {
             // SAFETY: this CPU's own cell.
@@ -113,7 +128,7 @@ impl Record {
             (*event).ifindex = crate::packet::ifindex(ctx);
             (*event).length = self.length;
             (*event).rule = self.admission.rule;
-            (*event).direction = self.direction;
+            (*event).direction = self.direction();
             (*event).reason = reason;
             (*event).reserved = [0; 6];
             self.describe(event);
@@ -126,12 +141,12 @@ impl Record {
     #[inline(always)]
     unsafe fn describe(&self, event: *mut Event) {
         let packet = self.packet.unwrap_or(&Packet::EMPTY);
-        let (local_port, remote_port) = packet.ports(self.direction);
+        let (local_port, remote_port) = packet.ports(self.direction());
         let icmp = matches!(packet.transport, Transport::Icmp);
         // SAFETY: as promised by the caller.
         unsafe {
-            (*event).local_addr = *packet.local(self.direction);
-            (*event).remote_addr = *packet.remote(self.direction);
+            (*event).local_addr = *packet.local(self.direction());
+            (*event).remote_addr = *packet.remote(self.direction());
             (*event).local_port = local_port;
             (*event).remote_port = remote_port;
             (*event).protocol = packet.protocol;
