@@ -51,7 +51,7 @@ const REPORT: &str = "sgp-ebpf/src/report.rs";
 const INNER: &str = "(inner tries)";
 
 /// Every file that writes a map. A map with two writers has one that fills it and one that reclaims it.
-const WRITERS: [(&str, &[&str]); 16] = [
+const WRITERS: &[(&str, &[&str])] = &[
     (map::INTERFACES, &[KERNEL]),
     (map::ENDPOINTS, &[KERNEL]),
     (map::ENDPOINT_NAMES, &[KERNEL]),
@@ -63,10 +63,13 @@ const WRITERS: [(&str, &[&str]); 16] = [
     (map::RULE_NAMES, &[POLICIES]),
     (map::FLOWS, &[SWEEP, FLOW]),
     (map::FLOW_COUNTS, &[SWEEP, FLOW]),
+    (map::FRAGMENTS, &["sgp-ebpf/src/fragment.rs"]),
     (map::COUNTERS, &[SWEEP, REPORT]),
     (map::EVENTS, &[REPORT]),
     (map::SAMPLER, &[REPORT]),
     (map::OBJECT, &["sgp-agent/src/io/kernel/programs.rs"]),
+    (map::CLOCK, &[]),
+    (map::OUTCOME, &[REPORT]),
     ("SCRATCH", &["sgp-ebpf/src/packet.rs"]),
 ];
 
