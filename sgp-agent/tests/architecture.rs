@@ -173,7 +173,7 @@ fn every_map_is_written_where_the_list_says_and_nowhere_else() {
     for (map, writers) in WRITERS {
         let found: Vec<&str> =
             files.iter().filter(|(_, code)| writes(code, map)).map(|(file, _)| file.as_str()).collect();
-        assert_eq!(found, writers, "writers of {map}");
+        assert_eq!(found, *writers, "writers of {map}");
     }
     let listed: BTreeSet<&str> = WRITERS.iter().map(|(map, _)| *map).collect();
     assert!(map::ALL.iter().all(|map| listed.contains(map)), "every pinned map is in the list");
