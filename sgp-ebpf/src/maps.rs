@@ -10,6 +10,7 @@ use sgp_common::flow::{Flow, FlowKey};
 use sgp_common::fragment::{Fragment, FragmentKey};
 use sgp_common::limits::*;
 use sgp_common::packet::Packet;
+use sgp_common::snat::{Node, SnatEntry, SnatKey};
 use sgp_common::policy::{Answer, Peer, RuleKey, RuleName, Selector};
 
 /// A compiled policy.
@@ -37,6 +38,12 @@ pub(crate) static FLOWS: HashMap<FlowKey, Flow, { FLOWS_MAX as usize }> = HashMa
 pub(crate) static FLOW_COUNTS: HashMap<u64, u64, { ENDPOINTS_MAX as usize }> = HashMap::new();
 #[btf_map]
 pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, Fragment, { FRAGMENTS_MAX as usize }> = LruHashMap::new();
+#[btf_map]
+pub(crate) static SNAT: HashMap<SnatKey, SnatEntry, { SNAT_MAX as usize }> = HashMap::new();
+#[btf_map]
+pub(crate) static SNAT_EXCLUDED: LpmTrie<Addr, u8, { SNAT_EXCLUDED_MAX as usize }> = LpmTrie::new();
+#[btf_map]
+pub(crate) static NODE: Array<Node, 1> = Array::new();
 #[btf_map]
 pub(crate) static COUNTERS: PerCpuHashMap<CounterKey, Counter, { COUNTERS_MAX as usize }> = PerCpuHashMap::new();
 #[btf_map]

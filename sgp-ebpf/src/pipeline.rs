@@ -3,7 +3,7 @@
 
 use aya_ebpf::bindings::TC_ACT_SHOT;
 use aya_ebpf::programs::TcContext;
-use sgp_common::endpoint::settings::RELATED_ICMP;
+use sgp_common::endpoint::settings::{RELATED_ICMP, SNAT};
 use sgp_common::endpoint::{Endpoint, Side};
 use sgp_common::exempt::{exempt, exempt_on_node, link_scoped};
 use sgp_common::flow::Admission;
@@ -16,27 +16,56 @@ use crate::endpoint::{self, Here};
 use crate::flow::{self, Found};
 use crate::fragment;
 use crate::packet::{self, ifindex, ingress_ifindex};
+use crate::leaving;
 use crate::policy;
 use crate::report::Record;
+use crate::snat;
 
-/// Branch interface, either way: the packet has the addresses that the VPC sees.
+/// Branch interface, from the VPC: the packet has the addresses that the VPC sees.
 #[inline(always)]
-pub(crate) fn at_branch(ctx: &TcContext, direction: Direction) -> i32 {
-    let mut record = Record::new(ctx, direction);
-    let result = enforce_at_branch(ctx, &mut record);
+pub(crate) fn from_branch(ctx: &TcContext) -> i32 {
+    let mut record = Record::new(ctx, Direction::Inbound);
+    let result = enforce_from_branch(ctx, &mut record);
     record.conclude(ctx, result)
 }
 
 #[inline(always)]
-fn enforce_at_branch(ctx: &TcContext, record: &mut Record) -> Result<Verdict, DropReason> {
+fn enforce_from_branch(ctx: &TcContext, record: &mut Record) -> Result<Verdict, DropReason> {
     let here = endpoint::at(ifindex(ctx))?;
     record.endpoint = here.id;
     let Some(packet) = packet::parsed(ctx)? else { return Ok(Verdict::Exempt) };
     record.packet = Some(packet);
-    if exempt(packet, record.direction(), here.endpoint) {
-        return Ok(Verdict::Exempt);
+    judge_at_branch(ctx, packet, &here, record)
+}
+
+/// Branch interface, to the VPC: likewise. What a standard-mode pod sends out of the VPC leaves by the primary interface.
+#[inline(always)]
+pub(crate) fn to_branch(ctx: &TcContext) -> i32 {
+    let mut record = Record::new(ctx, Direction::Outbound);
+    let result = enforce_to_branch(ctx, &mut record);
+    record.conclude(ctx, result)
+}
+
+#[inline(always)]
+fn enforce_to_branch(ctx: &TcContext, record: &mut Record) -> Result<Verdict, DropReason> {
+    let here = endpoint::at(ifindex(ctx))?;
+    record.endpoint = here.id;
+    let Some(packet) = packet::parsed(ctx)? else { return Ok(Verdict::Exempt) };
+    record.packet = Some(packet);
+    if here.endpoint.settings & SNAT != 0 && snat::leaves(packet) {
+        return leaving::judge(ctx, packet, &here, record);
     }
-    judge(ctx, packet, &here, record)
+    judge_at_branch(ctx, packet, &here, record)
+}
+
+#[inline(always)]
+pub(crate) fn judge_at_branch(
+    ctx: &TcContext,
+    packet: &Packet,
+    here: &Here,
+    record: &mut Record,
+) -> Result<Verdict, DropReason> {
+    if exempt(packet, record.direction(), here.endpoint) { Ok(Verdict::Exempt) } else { judge(ctx, packet, here, record) }
 }
 
 /// Host veth, from the pod: is the source its own? What may leave is judged further on, where it has its
@@ -190,6 +219,7 @@ fn weigh(ctx: &TcContext, packet: &Packet, here: &Here, record: &mut Record) -> 
         Found::Over | Found::Nothing => {}
     }
     decide(packet, here, record)?;
+    record.admission.nat_port = 0;
     let flow = &mut packet::scratch().ok_or(DropReason::FlowTableFull)?.flow;
     flow.begin(packet, direction, &record.admission, now_ns());
     flow::open(key, flow, found)?;

@@ -24,6 +24,8 @@ pub(crate) struct Record {
     length: u32,
     /// The packet, once parsed.
     pub(crate) packet: Option<&'static Packet>,
+    /// What tc is told if it passes.
+    pub(crate) action: i32,
     /// Who lets it pass, if a rule does, else `Admission::NONE`.
     pub(crate) admission: Admission,
 }
@@ -33,7 +35,7 @@ impl Record {
     pub(crate) fn new(ctx: &TcContext, direction: Direction) -> Self {
         // Taken here and not from the packet: the verifier refuses one load through either of two kinds of pointer.
         let length = ctx.len().saturating_sub(ETHERNET_LEN as u32);
-        Self { endpoint: 0, direction: direction as u8, length, packet: None, admission: Admission::NONE }
+        Self { endpoint: 0, direction: direction as u8, length, packet: None, action: TC_ACT_UNSPEC, admission: Admission::NONE }
     }
 
     /// Goes on with another endpoint's view of the same packet.
@@ -71,7 +73,7 @@ impl Record {
                 return TC_ACT_SHOT;
             }
         }
-        TC_ACT_UNSPEC
+        self.action
     }
 
     /// For tests, which cannot see a verdict in what tc is told.
