@@ -94,7 +94,6 @@ fn configuration(node: &Node, previous: Option<Value>) -> Value {
         "type": "sgp-cni",
         "agentSocket": dir.join("run/agent.sock"),
         "branchLink": "provided",
-        "mtu": 1500,
         "addTimeoutSeconds": 3,
         "delegate": {
             "type": "ptp",
