@@ -6,6 +6,7 @@
 pub mod cli;
 pub mod cni;
 pub mod domain;
+pub mod host;
 pub mod io;
 pub mod protocol;
 pub mod reconcile;

@@ -24,12 +24,7 @@ use crate::{fragment, snat};
 
 /// A packet of the pod for a destination outside.
 #[inline(never)]
-pub(crate) fn judge(
-    ctx: &TcContext,
-    packet: &Packet,
-    here: &Here,
-    record: &mut Record,
-) -> Result<Verdict, DropReason> {
+pub(crate) fn judge(ctx: &TcContext, packet: &Packet, here: &Here, record: &mut Record) -> Result<Verdict, DropReason> {
     if !endpoint::owns(here, &packet.source) {
         return Err(DropReason::SpoofedSource);
     }

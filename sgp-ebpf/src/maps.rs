@@ -10,8 +10,8 @@ use sgp_common::flow::{Flow, FlowKey};
 use sgp_common::fragment::{Fragment, FragmentKey};
 use sgp_common::limits::*;
 use sgp_common::packet::Packet;
-use sgp_common::snat::{Node, SnatEntry, SnatKey};
 use sgp_common::policy::{Answer, Peer, RuleKey, RuleName, Selector};
+use sgp_common::snat::{Node, SnatEntry, SnatKey};
 
 /// A compiled policy.
 pub(crate) type Policy = LpmTrie<Selector, Answer, { POLICY_KEYS_MAX as usize }>;

@@ -15,8 +15,8 @@ use crate::clock::now_ns;
 use crate::endpoint::{self, Here};
 use crate::flow::{self, Found};
 use crate::fragment;
-use crate::packet::{self, ifindex, ingress_ifindex};
 use crate::leaving;
+use crate::packet::{self, ifindex, ingress_ifindex};
 use crate::policy;
 use crate::report::Record;
 use crate::snat;
@@ -65,7 +65,11 @@ pub(crate) fn judge_at_branch(
     here: &Here,
     record: &mut Record,
 ) -> Result<Verdict, DropReason> {
-    if exempt(packet, record.direction(), here.endpoint) { Ok(Verdict::Exempt) } else { judge(ctx, packet, here, record) }
+    if exempt(packet, record.direction(), here.endpoint) {
+        Ok(Verdict::Exempt)
+    } else {
+        judge(ctx, packet, here, record)
+    }
 }
 
 /// Host veth, from the pod: is the source its own? What may leave is judged further on, where it has its

@@ -35,7 +35,14 @@ impl Record {
     pub(crate) fn new(ctx: &TcContext, direction: Direction) -> Self {
         // Taken here and not from the packet: the verifier refuses one load through either of two kinds of pointer.
         let length = ctx.len().saturating_sub(ETHERNET_LEN as u32);
-        Self { endpoint: 0, direction: direction as u8, length, packet: None, action: TC_ACT_UNSPEC, admission: Admission::NONE }
+        Self {
+            endpoint: 0,
+            direction: direction as u8,
+            length,
+            packet: None,
+            action: TC_ACT_UNSPEC,
+            admission: Admission::NONE,
+        }
     }
 
     /// Goes on with another endpoint's view of the same packet.

@@ -44,13 +44,7 @@ impl Side {
 /// Gives one side of an IPv4 packet this address and port; of an ICMP query, this identifier. Port 0 stays as it is, and a
 /// later fragment has none.
 #[inline(always)]
-pub(crate) fn packet(
-    ctx: &TcContext,
-    packet: &Packet,
-    side: Side,
-    addr: &Addr,
-    port: u16,
-) -> Result<(), DropReason> {
+pub(crate) fn packet(ctx: &TcContext, packet: &Packet, side: Side, addr: &Addr, port: u16) -> Result<(), DropReason> {
     let (from, to) = (v4_bytes(before(packet, side)), v4_bytes(addr));
     let transport = usize::from(packet.transport_offset);
     if !matches!(packet.part, Part::Later) {

@@ -8,6 +8,8 @@ mod flows;
 mod policy;
 mod run;
 mod status;
+mod uninstall;
+mod variables;
 mod view;
 
 use std::process::ExitCode;
@@ -53,9 +55,9 @@ enum Command {
     Drops(Target),
     /// Look for what could be wrong on this node; exit status 1 if anything is
     Doctor(View),
-    /// Remove every pin and with them all programs: enforcement ends and branch pods are open to the node
-    #[command(after_help = "Examples:\n  sgp-agent uninstall\n  sgp-agent uninstall --bpf-dir /sys/fs/bpf/sgp")]
-    Uninstall(view::Place),
+    /// Remove every pin and with them all programs, and put the node's own settings back: enforcement ends and branch
+    /// pods are open to the node
+    Uninstall(uninstall::Uninstall),
 }
 
 /// The whole program: started as `sgp-cni` it is the CNI plugin.
@@ -83,7 +85,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Explain(question) => explain::print(&question)?,
         Command::Flows(target) => flows::print(&target)?,
         Command::Drops(target) => counts::print(&target)?,
-        Command::Uninstall(place) => crate::io::kernel::uninstall(&place.bpf_dir)?,
+        Command::Uninstall(uninstall) => uninstall::run(&uninstall)?,
     }
     Ok(ExitCode::SUCCESS)
 }
