@@ -3,7 +3,7 @@
 //! The map `SNAT` is the allocator: a port is taken by inserting its key where there is none. Keys hold the remote, so
 //! one port serves as many destinations as there are. Entries have no lifetime of their own; they go with their flow.
 
-use crate::flow::FlowKey;
+use crate::flow::{Asker, FlowKey};
 use crate::packet::{Packet, Transport};
 use crate::{Addr, plain};
 
@@ -159,6 +159,21 @@ impl SnatKey {
 }
 
 impl SnatEntry {
+    /// The key of the flow it was made for.
+    pub fn flow(&self, key: &SnatKey) -> FlowKey {
+        FlowKey {
+            endpoint: self.endpoint,
+            local_addr: self.local_addr,
+            remote_addr: key.remote_addr,
+            local_port: self.local_port,
+            remote_port: key.remote_port,
+            protocol: key.protocol,
+            query: key.query,
+            asker: if key.query == 0 { Asker::Nobody } else { Asker::Local },
+            reserved: 0,
+        }
+    }
+
     /// A flow's.
     #[inline(always)]
     pub fn of(flow: &FlowKey) -> Self {

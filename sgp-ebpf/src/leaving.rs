@@ -47,7 +47,12 @@ pub(crate) fn judge(ctx: &TcContext, packet: &Packet, here: &Here, record: &mut 
 
 /// Sends a packet on its flow's way.
 #[inline(always)]
-fn sent(ctx: &TcContext, packet: &Packet, record: &mut Record, verdict: Verdict) -> Result<Verdict, DropReason> {
+pub(crate) fn sent(
+    ctx: &TcContext,
+    packet: &Packet,
+    record: &mut Record,
+    verdict: Verdict,
+) -> Result<Verdict, DropReason> {
     if record.admission.nat_port != 0 {
         record.action = snat::send(ctx, packet, record.admission.nat_port)?;
     }

@@ -55,7 +55,9 @@ fn enforce_to_branch(ctx: &TcContext, record: &mut Record) -> Result<Verdict, Dr
     if here.endpoint.settings & SNAT != 0 && snat::leaves(packet) {
         return leaving::judge(ctx, packet, &here, record);
     }
-    judge_at_branch(ctx, packet, &here, record)
+    // A flow keeps its way, also where its destination has been excluded since.
+    let verdict = judge_at_branch(ctx, packet, &here, record)?;
+    leaving::sent(ctx, packet, record, verdict)
 }
 
 #[inline(always)]

@@ -16,6 +16,7 @@ pub mod explain;
 pub mod groups;
 pub mod host;
 pub mod installed;
+pub mod leaving;
 pub mod matching;
 pub mod model;
 pub mod observed;
