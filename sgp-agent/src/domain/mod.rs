@@ -19,4 +19,5 @@ pub mod observed;
 pub mod plan;
 pub mod prefix;
 pub mod readback;
+pub mod scenario;
 pub mod wiring;
