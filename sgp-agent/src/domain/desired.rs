@@ -7,11 +7,11 @@ use ipnet::{IpNet, Ipv4Net};
 use sgp_common::Addr;
 use sgp_common::addr::{UNSPECIFIED, v4_mapped};
 use sgp_common::endpoint::{Endpoint, EndpointName};
-use sgp_common::policy::{RuleKey, RuleName, RuleSet, Selector};
+use sgp_common::policy::{RuleKey, RuleSet, Selector};
 
 use super::branches::{POD_TAG, POD_UID_TAG, VLAN_TAG};
 use super::compile::{Context, compile, padded};
-use super::groups::{EndpointId, GroupSet, GroupSetId};
+use super::groups::{EndpointId, GroupSet, GroupSetId, RuleName};
 use super::observed::{CloudFacts, LinkFacts, NetworkInterface, Observed};
 use super::wiring::{Alias, branch_interface};
 
@@ -58,7 +58,7 @@ pub struct Policy {
     pub digest: u64,
     /// The trie: (prefix length, selector) -> rules, inheritance already applied.
     pub trie: BTreeMap<(u32, Selector), RuleSet>,
-    /// The rules behind the bits.
+    /// The rules behind the bits, by their whole names: the kernel's map has room for 32 bytes of each.
     pub names: BTreeMap<RuleKey, RuleName>,
 }
 

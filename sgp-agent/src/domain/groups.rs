@@ -46,6 +46,15 @@ pub struct Rule {
     pub remote: Remote,
 }
 
+/// A rule by the ids that EC2 gives. Their order, of text, is the order in which rules are named.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RuleName {
+    /// `sg-…`
+    pub group_id: String,
+    /// `sgr-…`
+    pub rule_id: String,
+}
+
 /// What a rule allows. Ports are destination ports in both directions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Service {
@@ -176,6 +185,12 @@ pub fn protocol_name(protocol: u8) -> String {
         ICMP => "icmp".to_owned(),
         ICMPV6 => "icmpv6".to_owned(),
         number => number.to_string(),
+    }
+}
+
+impl fmt::Display for RuleName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.group_id, self.rule_id)
     }
 }
 

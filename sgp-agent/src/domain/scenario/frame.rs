@@ -110,13 +110,8 @@ fn segment(packet: &Packet, length: usize) -> Vec<u8> {
 }
 
 fn tcp(source_port: u16, destination_port: u16, flags: u8) -> Vec<u8> {
-    let header = TcpHeader {
-        source_port,
-        destination_port,
-        sequence_number: 1,
-        window_size: u16::MAX,
-        ..TcpHeader::default()
-    };
+    let header =
+        TcpHeader { source_port, destination_port, sequence_number: 1, window_size: u16::MAX, ..TcpHeader::default() };
     let mut bytes = header.to_bytes().to_vec();
     bytes[13] = flags;
     bytes
@@ -124,7 +119,7 @@ fn tcp(source_port: u16, destination_port: u16, flags: u8) -> Vec<u8> {
 
 /// RFC 1071 over the segment and, but for ICMP over IPv4, the pseudo header of the family.
 fn checksum_of(packet: &Packet, segment: &[u8]) -> u16 {
-    let sum = Sum16BitWords::new();
+    let mut sum = Sum16BitWords::new();
     let sum = match (packet.ends, packet.protocol) {
         (Ends::V4(..), ICMP) => sum,
         (Ends::V4(source, destination), _) => {

@@ -36,6 +36,20 @@ pub(super) struct Update {
     pub(super) vpc: Option<Vpc>,
 }
 
+impl Update {
+    /// Names of the keys it has.
+    pub(super) fn keys(&self) -> Vec<&'static str> {
+        let keys = [
+            ("SecurityGroups", self.security_groups.is_some()),
+            ("NetworkInterfaces", self.network_interfaces.is_some()),
+            ("PrefixLists", self.prefix_lists.is_some()),
+            ("Endpoint", self.endpoint.is_some()),
+            ("Vpc", self.vpc.is_some()),
+        ];
+        keys.into_iter().filter(|(_, given)| *given).map(|(key, _)| key).collect()
+    }
+}
+
 /// One of `describe-security-groups`.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]

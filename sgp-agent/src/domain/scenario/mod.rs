@@ -37,6 +37,8 @@ pub struct Step {
     pub at_ns: u64,
     /// What its author calls it.
     pub name: Option<String>,
+    /// What it is, for people.
+    pub words: String,
     /// What happens.
     pub action: Action,
 }
@@ -57,8 +59,6 @@ pub struct Probe {
     pub direction: Direction,
     /// A whole Ethernet frame.
     pub frame: Vec<u8>,
-    /// What it is, for people.
-    pub words: String,
     /// What its author says of its verdict.
     pub expect: Option<Expect>,
 }
@@ -74,8 +74,8 @@ impl Scenario {
     /// # Errors
     /// One sentence that begins with the place, such as `Steps[3].packet.source_port`.
     pub fn read(text: &str) -> Result<Self, String> {
-        let json = &mut serde_json::Deserializer::from_str(text);
-        let given: given::Scenario = serde_path_to_error::deserialize(json).map_err(told)?;
+        let mut json = serde_json::Deserializer::from_str(text);
+        let given: given::Scenario = serde_path_to_error::deserialize(&mut json).map_err(told)?;
         json.end().map_err(|error| format!("behind the scenario: {error}"))?;
         let (place, mut facts) = (Place::default(), Facts::default());
         let start = given::Update {
@@ -107,7 +107,7 @@ struct Draft {
 }
 
 enum What {
-    Update(Box<World>),
+    Update(String, Box<World>),
     Packet(Direction, Sent, Option<Expect>),
 }
 
@@ -129,8 +129,9 @@ fn drafts(given: Vec<given::Step>, facts: &mut Facts, place: &Place) -> Result<V
             }
             (None, Some(update)) if step.expect.is_none() => {
                 let place = place.key("update");
+                let words = format!("new {}", update.keys().join(", "));
                 facts.replace(*update, &place)?;
-                What::Update(Box::new(facts.world(&place)?))
+                What::Update(words, Box::new(facts.world(&place)?))
             }
             (None, Some(_)) => return Err(place.key("expect").says("an update has no verdict")),
             _ => return Err(place.says("a step has either a packet or an update")),
@@ -159,22 +160,21 @@ fn built(drafts: Vec<Draft>, start: &World) -> Vec<Step> {
     let mut own = mac(start);
     let mut steps = Vec::with_capacity(drafts.len());
     for (index, draft) in drafts.into_iter().enumerate() {
-        let action = match draft.what {
-            What::Update(world) => {
+        let (words, action) = match draft.what {
+            What::Update(words, world) => {
                 own = mac(&world);
-                Action::Update(world)
+                (words, Action::Update(world))
             }
             What::Packet(direction, Sent::Frame(frame), expect) => {
-                let words = format!("a frame of {} bytes", frame.len());
-                Action::Packet(Probe { direction, frame, words, expect })
+                (format!("a frame of {} bytes", frame.len()), Action::Packet(Probe { direction, frame, expect }))
             }
             What::Packet(direction, Sent::Packet(packet), expect) => {
                 let length = sequence::length(&packet, packets[index + 1..].iter().flatten());
                 let frame = frame::bytes(&packet, length, macs(direction, own));
-                Action::Packet(Probe { direction, frame, words: packet.to_string(), expect })
+                (packet.to_string(), Action::Packet(Probe { direction, frame, expect }))
             }
         };
-        steps.push(Step { at_ns: draft.at_ns, name: draft.name, action });
+        steps.push(Step { at_ns: draft.at_ns, name: draft.name, words, action });
     }
     steps
 }

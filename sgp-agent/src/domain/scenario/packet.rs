@@ -207,7 +207,7 @@ impl fmt::Display for Packet {
 /// tcpdump's way, but for IPv6 with brackets.
 fn end(f: &mut fmt::Formatter<'_>, address: IpAddr, port: Option<u16>) -> fmt::Result {
     match (address, port) {
-        (address, None) => address.fmt(f),
+        (address, None) => write!(f, "{address}"),
         (IpAddr::V4(address), Some(port)) => write!(f, "{address}:{port}"),
         (IpAddr::V6(address), Some(port)) => write!(f, "[{address}]:{port}"),
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::Ipv4Net;
 use sgp_common::Direction;
 
 use super::given;
@@ -42,7 +42,8 @@ impl Facts {
         }
         if let Some(vpc) = update.vpc {
             self.cloud.vpc_cidrs = vpc.cidrs.into_iter().map(|net| net.0).collect();
-            self.subnets = vpc.subnets.into_iter().map(|subnet| (subnet.subnet_id, subnet.cidr_block.trunc())).collect();
+            self.subnets =
+                vpc.subnets.into_iter().map(|subnet| (subnet.subnet_id, subnet.cidr_block.trunc())).collect();
         }
         Ok(())
     }
@@ -51,8 +52,8 @@ impl Facts {
     pub(super) fn world(&self, place: &Place) -> Result<World, String> {
         let id = &self.endpoint;
         let interface = self.cloud.interfaces.get(id);
-        let interface = interface
-            .ok_or_else(|| place.key("Endpoint").says(&format!("{id:?} is none of the NetworkInterfaces")))?;
+        let interface =
+            interface.ok_or_else(|| place.key("Endpoint").says(&format!("{id:?} is none of the NetworkInterfaces")))?;
         if let Some(group) = interface.groups.0.iter().find(|group| !self.cloud.groups.contains_key(*group)) {
             return Err(place.key("SecurityGroups").says(&format!("{group} is missing, which {id} carries")));
         }
@@ -62,10 +63,7 @@ impl Facts {
     }
 }
 
-fn security_groups(
-    given: Vec<given::SecurityGroup>,
-    place: &Place,
-) -> Result<BTreeMap<String, SecurityGroup>, String> {
+fn security_groups(given: Vec<given::SecurityGroup>, place: &Place) -> Result<BTreeMap<String, SecurityGroup>, String> {
     let mut groups = BTreeMap::new();
     for (index, group) in given.into_iter().enumerate() {
         let (place, id) = (place.index(index), group.group_id);
