@@ -6,6 +6,8 @@ mod given;
 mod packet;
 mod place;
 mod sequence;
+#[cfg(test)]
+mod tests;
 mod text;
 mod world;
 
