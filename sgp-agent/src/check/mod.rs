@@ -2,6 +2,8 @@
 //!
 //! Architecture invariant: like `reconcile`, this is above `domain` and `io` and knows both.
 
+pub mod kernel;
+
 use anyhow::{Context, Result};
 use sgp_common::Direction;
 

@@ -10,8 +10,11 @@ use comfy_table::{Cell, Color, Row};
 use serde::Serialize;
 use sgp_common::{Direction, Verdict};
 
+use super::run::Choices;
 use super::view::table;
+use crate::check::kernel::Kernel;
 use crate::check::{Engine, Outcome, holds, run};
+use crate::domain::enforcement::{self, Enforcement, RelatedIcmp};
 use crate::domain::groups::RuleName;
 use crate::domain::model::{Judgement, Model, Related, Revoked, Settings};
 use crate::domain::scenario::{Action, Expect, Scenario, Step};
@@ -49,12 +52,8 @@ pub(super) struct Question {
     /// One JSON object a packet, each on a line of its own
     #[arg(long)]
     json: bool,
-    /// Let ICMP errors pass that quote a flow which was allowed; AWS documents that they need a rule
-    #[arg(long)]
-    related_icmp: bool,
-    /// Stop flows when the rule that let them in goes; AWS documents that tracked ones live on
-    #[arg(long)]
-    cut_on_revoke: bool,
+    #[command(flatten)]
+    choices: Choices,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -110,14 +109,31 @@ fn read(place: &str) -> Result<Scenario> {
 }
 
 fn engine(question: &Question) -> Result<Box<dyn Engine>> {
-    let settings = Settings {
-        related_icmp: if question.related_icmp { Related::ByFlow } else { Related::Never },
-        revoked: if question.cut_on_revoke { Revoked::Cut } else { Revoked::Live },
-        ..Settings::default()
-    };
+    let enforcement = question.choices.enforcement();
+    let model = || Box::new(Model::new(settings(enforcement)));
+    let kernel = || Kernel::start(enforcement).map(|kernel| Box::new(kernel) as Box<dyn Engine>);
     match question.engine {
-        Some(EngineName::Model) => Ok(Box::new(Model::new(settings))),
-        _ => Ok(Box::new(Model::new(settings))),
+        Some(EngineName::Model) => Ok(model()),
+        Some(EngineName::Kernel) => kernel().context("the kernel engine cannot be had"),
+        None => kernel().or_else(|error| {
+            eprintln!("judged by the model; the kernel engine cannot be had: {error:#}");
+            Ok(model() as Box<dyn Engine>)
+        }),
+    }
+}
+
+/// The operator's choices, as the model knows them.
+fn settings(enforcement: Enforcement) -> Settings {
+    Settings {
+        related_icmp: match enforcement.related_icmp {
+            RelatedIcmp::PassesByFlow => Related::ByFlow,
+            RelatedIcmp::NeedsRule => Related::Never,
+        },
+        revoked: match enforcement.revoked {
+            enforcement::Revoked::IsCut => Revoked::Cut,
+            enforcement::Revoked::LivesOn => Revoked::Live,
+        },
+        ..Settings::default()
     }
 }
 
