@@ -6,14 +6,14 @@ use std::path::Path;
 use anyhow::{Context, Error, Result};
 use sgp_common::event::Outcome;
 use sgp_common::flow::FlowKey;
-use sgp_common::packet::{Frame, Packet, parse};
+use sgp_common::packet::{ETHERNET_LEN, Frame, Packet, parse};
 use sgp_common::pins::program;
 use sgp_common::policy::RuleKey;
 use sgp_common::{Direction, DropReason, Family, Verdict};
 
 use super::Engine;
 use crate::domain::branches::{POD_TAG, VLAN_TAG};
-use crate::domain::desired::Desired;
+use crate::domain::desired::{Desired, Refusal};
 use crate::domain::enforcement::Enforcement;
 use crate::domain::groups::RuleName;
 use crate::domain::model::{Judgement, World};
@@ -41,6 +41,8 @@ pub struct Kernel {
     enforcement: Enforcement,
     host: LinkFacts,
     branch: LinkFacts,
+    /// MAC address of the endpoint's pod.
+    mac: [u8; 6],
     /// The rules of every policy that was installed, since flows name those of old ones: by digest, and within by
     /// direction, family and index.
     rules: BTreeMap<RuleKey, RuleName>,
@@ -58,18 +60,17 @@ impl Kernel {
         let bpf = Bpf::open_for_trial(&Path::new(seclusion::BPFFS).join("sgp-check"))?;
         let (maps, trial) = (Maps::open(bpf.dirs())?, Trial::open(bpf.dirs())?);
         let [host, branch] = interfaces()?;
-        Ok(Self { bpf, maps, trial, enforcement, host, branch, rules: BTreeMap::new() })
+        Ok(Self { bpf, maps, trial, enforcement, host, branch, mac: [0; 6], rules: BTreeMap::new() })
     }
 
     /// All that is observed if EC2 says `world`: a node with one pod, whose branch the endpoint is.
     fn observed(&self, world: &World) -> Observed {
         let (mut cloud, id) = (world.cloud.clone(), &world.endpoint);
-        let mac = cloud.interfaces.get(id).and_then(|interface| parse_mac(&interface.mac)).unwrap_or_default();
         if let Some(interface) = cloud.interfaces.get_mut(id) {
             interface.tags.insert(VLAN_TAG.into(), VLAN_ID.to_string());
             interface.tags.insert(POD_TAG.into(), format!("check/{id}"));
         }
-        let alias = Alias { interface_id: id.clone(), uid: String::new(), mac };
+        let alias = Alias { interface_id: id.clone(), uid: String::new(), mac: self.mac };
         let host = LinkFacts { alias: Some(alias.write()), ..self.host.clone() };
         Observed {
             cluster: Some(ClusterFacts::default()),
@@ -119,6 +120,14 @@ impl Kernel {
         Ok(Judgement { verdict: Ok(outcome.verdict), rule: self.rules.get(&key).cloned() })
     }
 
+    /// Why the programs would drop a frame that is too short to be put through them: what the parser says that they
+    /// share with us.
+    fn reason_for_short(&self, direction: Direction, frame: &[u8]) -> DropReason {
+        let spoofed = direction == Direction::Outbound && frame.len() >= ETHERNET_LEN && frame[6..12] != self.mac;
+        let parsed = parse(frame, &mut { Packet::EMPTY });
+        if spoofed { DropReason::SpoofedSource } else { parsed.err().unwrap_or(DropReason::Malformed) }
+    }
+
     /// The direction of the rule that admits a packet: of its flow, if that is why it passes.
     fn direction_of_rule(&self, outcome: &Outcome, frame: &[u8]) -> Direction {
         let mut packet = Packet::EMPTY;
@@ -133,12 +142,17 @@ impl Kernel {
 
 impl Engine for Kernel {
     fn update(&mut self, world: &World) -> Result<Vec<String>> {
+        let interface = world.cloud.interfaces.get(&world.endpoint);
+        self.mac = interface.and_then(|interface| parse_mac(&interface.mac)).unwrap_or_default();
         let desired = Desired::from(&self.observed(world));
         self.apply(&desired)?;
-        Ok(desired.refused.into_iter().map(|refusal| format!("{}: {}", refusal.object, refusal.reason)).collect())
+        Ok(desired.refused.into_iter().map(told).collect())
     }
 
     fn judge(&mut self, at_ns: u64, direction: Direction, frame: &[u8]) -> Result<Judgement> {
+        if frame.len() < shortest(frame) {
+            return Ok(Judgement { verdict: Err(self.reason_for_short(direction, frame)), rule: None });
+        }
         self.trial.set_clock(at_ns)?;
         let mut judged = None;
         let mut mark = 0;
@@ -154,6 +168,22 @@ impl Engine for Kernel {
         }
         self.judgement(&judged.context("no program judged the packet")?, frame)
     }
+}
+
+/// The object, unless the reason names it already.
+fn told(refusal: Refusal) -> String {
+    let Refusal { object, reason } = refusal;
+    if reason.starts_with(&object) { reason } else { format!("{object}: {reason}") }
+}
+
+/// The kernel puts no packet on trial that lacks the header which its Ethernet type promises (Linux 6.18, EINVAL).
+fn shortest(frame: &[u8]) -> usize {
+    ETHERNET_LEN
+        + match frame.get(12..ETHERNET_LEN) {
+            Some([0x08, 0x00]) => 20,
+            Some([0x86, 0xdd]) => 40,
+            _ => 0,
+        }
 }
 
 /// The family whose rules a frame is judged by.

@@ -5,7 +5,7 @@
 pub mod kernel;
 
 use anyhow::{Context, Result};
-use sgp_common::Direction;
+use sgp_common::{Direction, Verdict};
 
 use crate::domain::model::{Judgement, Model, World};
 use crate::domain::scenario::{Action, Expect, Probe, Scenario};
@@ -29,7 +29,9 @@ pub trait Engine {
 
 impl Engine for Model {
     fn update(&mut self, world: &World) -> Result<Vec<String>> {
-        Ok(Self::update(self, world.clone()).err().into_iter().collect())
+        let groups = world.cloud.interfaces.get(&world.endpoint).map(|interface| interface.groups.to_string());
+        let told = |why| format!("group set {}: {why}", groups.unwrap_or_default());
+        Ok(Self::update(self, world.clone()).err().map(told).into_iter().collect())
     }
 
     fn judge(&mut self, at_ns: u64, direction: Direction, frame: &[u8]) -> Result<Judgement> {
@@ -74,4 +76,15 @@ pub fn run(scenario: &Scenario, engine: &mut dyn Engine) -> Result<Outcome> {
 /// Whether a packet fared as its author says.
 pub fn holds(expect: Expect, judgement: &Judgement) -> bool {
     judgement.verdict.is_ok() == (expect == Expect::Allow)
+}
+
+/// Why a packet is dropped, or how it is allowed, in the words of reports.
+pub fn reason(judgement: &Judgement) -> &'static str {
+    match judgement.verdict {
+        Err(reason) => reason.name(),
+        Ok(Verdict::Rule) => "rule",
+        Ok(Verdict::Flow) => "flow",
+        Ok(Verdict::Exempt) => "exempt",
+        Ok(Verdict::Passed) => "passed",
+    }
 }

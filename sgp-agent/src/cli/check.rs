@@ -8,12 +8,12 @@ use anyhow::{Context, Error, Result};
 use clap::{Args, ValueEnum};
 use comfy_table::{Cell, Color, Row};
 use serde::Serialize;
-use sgp_common::{Direction, Verdict};
+use sgp_common::Direction;
 
 use super::run::Choices;
 use super::view::table;
 use crate::check::kernel::Kernel;
-use crate::check::{Engine, Outcome, holds, run};
+use crate::check::{Engine, Outcome, holds, reason, run};
 use crate::domain::enforcement::{self, Enforcement, RelatedIcmp};
 use crate::domain::groups::RuleName;
 use crate::domain::model::{Judgement, Model, Related, Revoked, Settings};
@@ -200,17 +200,6 @@ impl Seen<'_> {
 
 fn verdict(judgement: &Judgement) -> &'static str {
     if judgement.verdict.is_ok() { "allow" } else { "drop" }
-}
-
-/// Why it was dropped, or how it was allowed.
-fn reason(judgement: &Judgement) -> &'static str {
-    match judgement.verdict {
-        Err(reason) => reason.name(),
-        Ok(Verdict::Rule) => "rule",
-        Ok(Verdict::Flow) => "flow",
-        Ok(Verdict::Exempt) => "exempt",
-        Ok(Verdict::Passed) => "passed",
-    }
 }
 
 fn print_table(rows: &[Seen<'_>]) {

@@ -10,8 +10,8 @@ use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aya::maps::{Map, MapData, PerCpuArray, PerCpuValues, RingBuf};
-use aya::programs::{SchedClassifier, TestRun};
-use aya::{TestRunOptions, util::nr_cpus};
+use aya::programs::SchedClassifier;
+use aya::util::nr_cpus;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
@@ -22,7 +22,8 @@ use sgp_agent::domain::observed::{CloudFacts, ClusterFacts, LinkFacts, NetworkIn
 use sgp_agent::domain::plan::{Step, plan};
 use sgp_agent::domain::wiring::Alias;
 use sgp_agent::io::kernel::maps::{Maps, PinDirs};
-use sgp_agent::io::kernel::{Bpf, Kernel};
+pub(crate) use sgp_agent::io::kernel::trial::At;
+use sgp_agent::io::kernel::{Bpf, Kernel, trial};
 use sgp_common::event::{Event, Sampler};
 use sgp_common::pins::{map, program};
 
@@ -53,16 +54,6 @@ pub(crate) struct Pod {
     /// Interface index of its branch.
     pub(crate) branch: u32,
     vlan_id: u16,
-}
-
-/// Where a packet is seen.
-#[derive(Clone, Copy)]
-pub(crate) struct At {
-    pub(crate) program: &'static str,
-    pub(crate) ifindex: u32,
-    /// Interface it came by; 0 for packets of the node itself.
-    pub(crate) ingress: u32,
-    pub(crate) mark: u32,
 }
 
 /// What became of a packet.
@@ -196,25 +187,8 @@ impl Drop for Node {
 
 /// Whether a packet passed a program, and the mark it came out with.
 pub(crate) fn judged(program: &SchedClassifier, at: At, frame: &[u8]) -> (bool, u32) {
-    // `struct __sk_buff` of linux/bpf.h: `mark` stands at 8, `ingress_ifindex` at 36, `ifindex` at 40.
-    let mut context = [0_u8; 192];
-    for (offset, value) in [(8, at.mark), (36, at.ingress), (40, at.ifindex)] {
-        context[offset..offset + 4].copy_from_slice(&value.to_ne_bytes());
-    }
-    let mut after = [0_u8; 192];
-    let options = TestRunOptions {
-        data_in: Some(frame),
-        ctx_in: Some(&context),
-        ctx_out: Some(&mut after),
-        ..TestRunOptions::default()
-    };
-    let result = program.test_run(options).expect("BPF_PROG_TEST_RUN");
-    let mark = u32::from_ne_bytes([after[8], after[9], after[10], after[11]]);
-    match result.return_value {
-        2 => (false, mark),
-        u32::MAX => (true, mark),
-        other => panic!("tc would not know what to do with {other}"),
-    }
+    let ran = trial::run(program, at, frame).expect("BPF_PROG_TEST_RUN");
+    (ran.passed, ran.mark)
 }
 
 /// Makes the interfaces of a pod. A veth stands in for the VLAN interface: tc sees the same frames on both.

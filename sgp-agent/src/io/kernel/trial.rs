@@ -78,7 +78,8 @@ impl Trial {
 /// Puts a packet through a program.
 ///
 /// # Errors
-/// Where the kernel does not run the packet: it has no more than an Ethernet header, or is larger than a page.
+/// Where the kernel does not run the packet: it has less than an IP header, or more than fits into a page (some 3,500
+/// bytes).
 pub fn run(program: &SchedClassifier, at: At, frame: &[u8]) -> Result<Ran> {
     // `struct __sk_buff` of linux/bpf.h: `mark` stands at 8, `ingress_ifindex` at 36, `ifindex` at 40.
     let mut context = [0_u8; 192];
@@ -92,7 +93,8 @@ pub fn run(program: &SchedClassifier, at: At, frame: &[u8]) -> Result<Ran> {
         ctx_out: Some(&mut after),
         ..TestRunOptions::default()
     };
-    let ran = program.test_run(options).with_context(|| format!("running {} bytes in {}", frame.len(), at.program))?;
+    let refused = || format!("the kernel does not run {} bytes in {}, as too many or too few", frame.len(), at.program);
+    let ran = program.test_run(options).with_context(refused)?;
     let mark = u32::from_ne_bytes([after[8], after[9], after[10], after[11]]);
     match ran.return_value {
         // TC_ACT_SHOT and TC_ACT_UNSPEC of linux/pkt_cls.h: what the programs say.
