@@ -108,7 +108,7 @@ fn ipv4_header(from: &[u8]) -> Result<([u8; 20], usize), DropReason> {
 
 fn ipv4_packet<'a>(header: &[u8; 20], payload: &'a [u8], read: Transport) -> Result<Packet<'a>, DropReason> {
     let (id, bits, protocol) = (number(header, 4)?, number(header, 6)?, header[9]);
-    let piece = piece(u32::from(id), usize::from(bits & 0x1fff) * 8, bits & 0x2000, payload.len());
+    let piece = piece(u32::from(id), usize::from(bits & 0x1fff) * 8, bits & 0x2000, payload.len())?;
     let address = |at| bytes(header, at).map(|octets: [u8; 4]| IpAddr::from(Ipv4Addr::from(octets)));
     let (source, destination) = (address(12)?, address(16)?);
     Ok(Packet { source, destination, protocol, piece, said: read(protocol, Family::V4, piece, payload)? })
@@ -180,18 +180,19 @@ fn fragment(rest: &[u8], seen: Option<Piece>, left: u8) -> Result<Chain<'_>, Dro
     let payload = behind(rest, header.len())?;
     let bits = number(&header, 2)?;
     let id = u32::from_be_bytes(bytes(&header, 4)?);
-    match piece(id, usize::from(bits & 0xfff8), bits & 1, payload.len()) {
+    match piece(id, usize::from(bits & 0xfff8), bits & 1, payload.len())? {
         piece @ Piece::Later { .. } => Ok(Chain { protocol: header[0], piece, payload }),
         piece => follow(header[0], payload, Some(piece), left - 1),
     }
 }
 
-/// `more` is the bit that says more fragments follow.
-fn piece(id: u32, start: usize, more: u16, length: usize) -> Piece {
+/// `more` is the bit that says more fragments follow. No packet is longer than its length field can say.
+fn piece(id: u32, start: usize, more: u16, length: usize) -> Result<Piece, DropReason> {
     match (start, more) {
-        (0, 0) => Piece::Whole,
-        (0, _) => Piece::First { id, end: length },
-        _ => Piece::Later { id, start },
+        (0, 0) => Ok(Piece::Whole),
+        _ if start + length > usize::from(u16::MAX) => Err(Malformed),
+        (0, _) => Ok(Piece::First { id, end: length }),
+        _ => Ok(Piece::Later { id, start }),
     }
 }
 
@@ -251,6 +252,9 @@ fn quoted_ipv4(quote: &[u8]) -> Result<Packet<'_>, DropReason> {
 
 fn quoted_ipv6(quote: &[u8]) -> Result<Packet<'_>, DropReason> {
     let (header, content) = ipv6_header(quote)?;
+    if matches!(header[6], HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS) {
+        return Err(Malformed);
+    }
     ipv6_packet(&header, content, quoted_transport)
 }
 

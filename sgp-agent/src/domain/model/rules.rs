@@ -1,5 +1,6 @@
 //! What an endpoint's rules say about one packet (docs/semantics.md, sections 6 and 7): row by row, nothing compiled.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -8,12 +9,14 @@ use sgp_common::Direction;
 
 use super::frame::{Family, ICMP, Packet, Said, TCP, UDP};
 use super::{RuleName, World};
-use crate::domain::groups::{Remote, Rule, Service};
+use crate::domain::groups::{GroupSet, Remote, Rule, Service};
 use crate::domain::observed::CloudFacts;
 
 /// EC2's most for one interface (VPC quotas: groups per interface, and their product with the rules of each).
 const GROUPS_MAX: usize = 16;
 const ROWS_MAX: usize = 1_000;
+
+const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
 /// One rule with its prefix list spelled out. Ordered by name first, which is the order in which rules are named.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,8 +30,14 @@ pub(super) struct Row {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum RowRemote {
     Net(IpNet),
-    /// The private addresses of interfaces that carry this group.
-    Members(String),
+    /// The private addresses of interfaces that carry this group. In which combinations with others it is carried is part
+    /// of a policy; who carries it is not.
+    Members {
+        group: String,
+        carried_in: BTreeSet<GroupSet>,
+    },
+    /// A stale reference, which EC2 keeps and counts.
+    Nobody,
 }
 
 /// What the rules are asked about a packet.
@@ -92,13 +101,13 @@ pub(super) fn rows(world: &World) -> Result<Vec<Row>, String> {
     let known = groups.0.iter().filter_map(|id| world.cloud.groups.get(id));
     let mut rows: Vec<Row> =
         known.flat_map(|group| &group.rules).flat_map(|rule| spelled_out(rule, &world.cloud)).collect();
+    rows.retain(|row| FAMILIES.iter().any(|family| row.counts_in(*family)));
     rows.sort();
-    rows.dedup();
     within_limit(&world.endpoint, &rows)?;
     Ok(rows)
 }
 
-/// A row for each entry of a prefix list; none for what matches nothing.
+/// A row for each entry of a prefix list, so none for an empty or unknown one.
 fn spelled_out(rule: &Rule, cloud: &CloudFacts) -> Vec<Row> {
     let name = RuleName { group_id: rule.group_id.clone(), rule_id: rule.id.clone() };
     let row = |remote| Row { name: name.clone(), direction: rule.direction, service: rule.service, remote };
@@ -106,14 +115,18 @@ fn spelled_out(rule: &Rule, cloud: &CloudFacts) -> Vec<Row> {
     match &rule.remote {
         Remote::Cidr(cidr) => vec![net(cidr)],
         Remote::PrefixList(id) => cloud.prefix_lists.get(id).into_iter().flatten().map(net).collect(),
-        Remote::Group(id) => vec![row(RowRemote::Members(id.clone()))],
-        Remote::Stale(_) => Vec::new(),
+        Remote::Group(id) => {
+            let groups = cloud.interfaces.values().map(|interface| &interface.groups);
+            let carried_in = groups.filter(|groups| groups.0.contains(id)).cloned().collect();
+            vec![row(RowRemote::Members { group: id.clone(), carried_in })]
+        }
+        Remote::Stale(_) => vec![row(RowRemote::Nobody)],
     }
 }
 
 fn within_limit(endpoint: &str, rows: &[Row]) -> Result<(), String> {
     for direction in [Direction::Inbound, Direction::Outbound] {
-        for family in [Family::V4, Family::V6] {
+        for family in FAMILIES {
             let count = rows.iter().filter(|row| row.direction == direction && row.counts_in(family)).count();
             if count > ROWS_MAX {
                 return Err(format!("{endpoint} has {count} {direction:?} {family:?} rules, more than {ROWS_MAX}"));
@@ -135,11 +148,15 @@ pub(super) fn grounds(rows: &Arc<Vec<Row>>, question: &Question, cloud: &CloudFa
 }
 
 impl Row {
-    /// A reference to a group counts in both families, as in EC2's quota.
+    /// A rule belongs to a family by its addresses or its kind of ICMP; a reference to a group to both, as in EC2's quota.
     fn counts_in(&self, family: Family) -> bool {
-        match &self.remote {
+        let by_remote = match &self.remote {
             RowRemote::Net(net) => Family::of(net.addr()) == family,
-            RowRemote::Members(_) => true,
+            RowRemote::Members { .. } | RowRemote::Nobody => true,
+        };
+        match self.service {
+            Service::Icmp { protocol, .. } => by_remote && family_of_icmp(protocol) == family,
+            _ => by_remote,
         }
     }
 
@@ -171,7 +188,8 @@ impl RowRemote {
     fn includes(&self, remote: IpAddr, cloud: &CloudFacts) -> bool {
         match self {
             Self::Net(net) => net.contains(&remote),
-            Self::Members(group) => {
+            Self::Nobody => false,
+            Self::Members { group, .. } => {
                 let mut carriers = cloud.interfaces.values().filter(|interface| interface.groups.0.contains(group));
                 carriers.any(|interface| interface.addresses.contains(&remote))
             }
