@@ -18,7 +18,6 @@ use crate::clock::now_ns;
 use crate::endpoint::{self, Here};
 use crate::flow::{self, Found};
 use crate::packet::{self, scratch};
-use crate::pipeline::judge_at_branch;
 use crate::report::Record;
 use crate::{fragment, snat};
 
@@ -27,9 +26,6 @@ use crate::{fragment, snat};
 pub(crate) fn judge(ctx: &TcContext, packet: &Packet, here: &Here, record: &mut Record) -> Result<Verdict, DropReason> {
     if !endpoint::owns(here, &packet.source) {
         return Err(DropReason::SpoofedSource);
-    }
-    if packet.is_icmp_error() {
-        return judge_error(ctx, packet, here, record);
     }
     if matches!(packet.part, Part::Later) {
         if !fragment::first(here.id, packet, Direction::Outbound, &mut record.admission)? {
@@ -84,7 +80,7 @@ fn weigh(packet: &Packet, here: &Here, record: &mut Record) -> Result<Verdict, D
 }
 
 /// The key of the replies first, then the flow: a reply never finds half of it.
-#[inline(always)]
+#[inline(never)]
 fn open(key: &FlowKey, packet: &Packet, record: &mut Record, found: Found) -> Result<(), DropReason> {
     record.admission.nat_port = snat::allocate(key)?;
     let flow = &mut scratch().ok_or(DropReason::FlowTableFull)?.flow;
@@ -92,15 +88,28 @@ fn open(key: &FlowKey, packet: &Packet, record: &mut Record, found: Found) -> Re
     flow::open(key, flow, found).inspect_err(|_| snat::release(key, record.admission.nat_port))
 }
 
-/// An ICMP error of the pod goes the way of the flow it is about; one about none, by the branch.
-#[inline(always)]
-fn judge_error(ctx: &TcContext, packet: &Packet, here: &Here, record: &mut Record) -> Result<Verdict, DropReason> {
-    let Some(quoted) = packet::quoted(ctx, packet) else { return judge_at_branch(ctx, packet, here, record) };
+/// Whether an ICMP error of the pod is about a translated flow, whose way it then goes; any other goes by the branch.
+#[inline(never)]
+pub(crate) fn is_about_translated(ctx: &TcContext, packet: &Packet, here: &Here) -> bool {
+    let Some(quoted) = packet::quoted(ctx, packet) else { return false };
+    let Some(key) = flow::key_of(here.id, quoted, Direction::Inbound) else { return false };
     let mut about = Admission::NONE;
-    let known = flow::key_of(here.id, quoted, Direction::Inbound)
-        .is_some_and(|key| flow::would_pass(key, quoted, here.endpoint, &mut about));
-    if !known || about.nat_port == 0 {
-        return judge_at_branch(ctx, packet, here, record);
+    flow::would_pass(key, quoted, here.endpoint, &mut about) && about.nat_port != 0
+}
+
+/// Judges such an error, and sends it.
+#[inline(never)]
+pub(crate) fn judge_error(
+    ctx: &TcContext,
+    packet: &Packet,
+    here: &Here,
+    record: &mut Record,
+) -> Result<Verdict, DropReason> {
+    let quoted = &scratch().ok_or(DropReason::SnatUnsupported)?.quoted;
+    let key = flow::key_of(here.id, quoted, Direction::Inbound).ok_or(DropReason::SnatUnsupported)?;
+    let mut about = Admission::NONE;
+    if !flow::would_pass(key, quoted, here.endpoint, &mut about) {
+        return Err(DropReason::NoMatchingRule);
     }
     admit_error(packet, here, Direction::Outbound, record, &about)?;
     record.action = snat::send_error(ctx, packet, quoted, about.nat_port)?;
@@ -127,13 +136,12 @@ fn admit_error(
 #[inline(always)]
 pub(crate) fn from_primary(ctx: &TcContext) -> i32 {
     let Some(node) = snat::node() else { return TC_ACT_UNSPEC };
-    let Ok(Some(packet)) = packet::parsed(ctx) else { return TC_ACT_UNSPEC };
+    let Some(record) = Record::begin(ctx, Direction::Inbound) else { return TC_ACT_UNSPEC };
+    let Ok(Some(packet)) = record.parse(ctx) else { return TC_ACT_UNSPEC };
     if packet.destination != node.addr {
         return TC_ACT_UNSPEC;
     }
-    let mut record = Record::new(ctx, Direction::Inbound);
-    record.packet = Some(packet);
-    match answer(ctx, packet, &mut record) {
+    match answer(ctx, packet, record) {
         Some(result) => record.conclude(ctx, result),
         None => TC_ACT_UNSPEC,
     }
@@ -184,7 +192,7 @@ fn given(ctx: &TcContext, rewritten: Result<(), DropReason>) -> Result<Verdict, 
     Ok(Verdict::Flow)
 }
 
-#[inline(always)]
+#[inline(never)]
 fn answer_error(ctx: &TcContext, packet: &Packet, record: &mut Record) -> Option<Result<Verdict, DropReason>> {
     let quoted = packet::quoted(ctx, packet)?;
     let entry = snat::owner(&SnatKey::of_quoted(quoted)?)?;

@@ -111,13 +111,12 @@ fn seed(node: &Node, flow: &FlowKey) -> u32 {
         // SAFETY: a helper without arguments.
         return unsafe { bpf_get_prandom_u32() };
     }
-    // FNV-1a over what tells the flow from others.
-    let mut hash = 0x811c_9dc5_u32;
-    for byte in v4_bytes(&flow.local_addr).iter().chain(&v4_bytes(&flow.remote_addr)) {
-        hash = (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
-    }
+    let local = u32::from_be_bytes(v4_bytes(&flow.local_addr));
+    let remote = u32::from_be_bytes(v4_bytes(&flow.remote_addr));
     let ports = u32::from(flow.local_port) << 16 | u32::from(flow.remote_port);
-    (hash ^ ports).wrapping_mul(0x9e37_79b9)
+    // As Knuth's multiplicative hash, a step for each word.
+    let mixed = |hash: u32, word: u32| (hash.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b1);
+    mixed(mixed(mixed(u32::from(flow.protocol), local), remote), ports)
 }
 
 /// Whose translated flow a packet to the node's own address belongs to; `None` for what is the host's.

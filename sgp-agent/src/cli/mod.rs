@@ -1,5 +1,7 @@
-//! The command line: `run` and `cni` do the work, all other commands read the pinned maps and need no agent.
+//! The command line: `run` and `cni` do the work, `check` judges a scenario, all other commands read the pinned
+//! maps and need no agent.
 
+mod check;
 mod counts;
 mod doctor;
 mod endpoints;
@@ -24,6 +26,7 @@ const EXAMPLES: &str = "Examples:
   sgp-agent status                             what is enforced here
   sgp-agent explain shop/cart-0 in tcp 10.0.2.20 443
   sgp-agent drops --pod shop/cart-0 --json
+  sgp-agent check web-and-database.json        would these packets pass? on any machine
 Every command but `run` works with the agent dead: it reads the pinned maps.";
 
 /// Security groups for pods, enforced in eBPF: the node agent.
@@ -49,6 +52,8 @@ enum Command {
     Policy(policy::Policy),
     /// Would this packet pass, and by which rule?
     Explain(explain::Question),
+    /// Judge packets by security groups before they are real: unit tests for rules
+    Check(check::Question),
     /// Tracked conversations
     Flows(Target),
     /// What was dropped, by pod, direction and reason
@@ -78,6 +83,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
     match command {
         Command::Cni => return Ok(crate::cni::main()),
         Command::Doctor(view) => return doctor::print(&view),
+        Command::Check(question) => return Ok(check::print(&question)),
         Command::Run(settings) => run::run(*settings)?,
         Command::Status(view) => status::print(&view)?,
         Command::Endpoints(view) => endpoints::print(&view)?,

@@ -7,16 +7,17 @@ use ipnet::{IpNet, Ipv4Net};
 use sgp_common::Addr;
 use sgp_common::addr::{UNSPECIFIED, v4_mapped};
 use sgp_common::endpoint::{Endpoint, EndpointName, Timeouts, settings};
-use sgp_common::policy::{Answer, RuleKey, RuleName, Selector};
+use sgp_common::policy::{Answer, RuleKey, Selector};
 use sgp_common::snat::SnatPolicy;
 use sha2::{Digest, Sha256};
 
 use super::branches::{POD_TAG, POD_UID_TAG, VLAN_TAG};
 use super::compile::{Context, compile, padded};
 use super::enforcement::{Enforcement, RelatedIcmp, Revoked, SnatJudges};
-use super::groups::{EndpointId, GroupSet, GroupSetId};
+use super::groups::{EndpointId, GroupSet, GroupSetId, RuleName};
 use super::leaving::{self, NodePlan};
 use super::observed::{CloudFacts, LinkFacts, NetworkInterface, Observed};
+use super::settings::Snat;
 use super::wiring::{Alias, STRICT_PREFIX, branch_interface};
 
 /// What the node should enforce.
@@ -30,6 +31,8 @@ pub struct Desired {
     pub endpoints: BTreeMap<EndpointId, EndpointPlan>,
     /// The node's own way out, as long as it is known.
     pub node: Option<NodePlan>,
+    /// Whether what standard-mode pods send out of the VPC leaves under the node's address.
+    pub translates: bool,
     /// What could not be had, and why: an object's name and a sentence. The old state of it is kept.
     pub refused: Vec<Refusal>,
     /// Group sets and endpoints that are wanted but not computable now: what is installed for them stays.
@@ -64,7 +67,7 @@ pub struct Policy {
     pub digest: u64,
     /// The trie: (prefix length, selector) -> rules, inheritance already applied.
     pub trie: BTreeMap<(u32, Selector), Answer>,
-    /// The rules behind the bits.
+    /// The rules behind the bits, by their whole names: the kernel's map has room for 32 bytes of each.
     pub names: BTreeMap<RuleKey, RuleName>,
 }
 
@@ -89,7 +92,8 @@ impl Desired {
         let (Some(cloud), Some(links), true) = (&observed.cloud, &observed.links, observed.cluster.is_some()) else {
             return Self { keep: Keep { everything: true, ..Keep::default() }, ..Self::default() };
         };
-        let mut desired = Self { peers: peers(cloud), ..Self::default() };
+        let translates = observed.settings.snat != Snat::External;
+        let mut desired = Self { peers: peers(cloud), translates, ..Self::default() };
         for (link, alias) in links.iter().filter_map(|link| Some((link, Alias::parse(link.alias.as_deref()?)?))) {
             match endpoint(link, &alias, cloud, links) {
                 Ok((id, plan)) => drop(desired.endpoints.insert(id, plan)),
@@ -119,8 +123,8 @@ impl Desired {
                 (Some(digest), None) => digest,
                 (Some(digest), Some(members)) => digest ^ members,
             };
-            let strict = plan.host_interface.starts_with(STRICT_PREFIX);
-            plan.endpoint.settings = bits(enforcement) | if strict { 0 } else { settings::SNAT };
+            let translated = self.translates && !plan.host_interface.starts_with(STRICT_PREFIX);
+            plan.endpoint.settings = bits(enforcement) | if translated { settings::SNAT } else { 0 };
         }
     }
 

@@ -6,6 +6,7 @@ pub mod preflight;
 mod programs;
 mod sweep;
 mod sys;
+pub mod trial;
 
 use std::collections::BTreeSet;
 use std::fs;
