@@ -12,6 +12,7 @@ mod run;
 mod status;
 mod uninstall;
 mod variables;
+mod verify;
 mod view;
 
 use std::process::ExitCode;
@@ -60,6 +61,8 @@ enum Command {
     Drops(Target),
     /// Look for what could be wrong on this node; exit status 1 if anything is
     Doctor(View),
+    /// Would this kernel take the programs? Loads them where nobody else is, and says what its verifier counted
+    Verify(View),
     /// Remove every pin and with them all programs, and put the node's own settings back: enforcement ends and branch
     /// pods are open to the node
     Uninstall(uninstall::Uninstall),
@@ -89,6 +92,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Endpoints(view) => endpoints::print(&view)?,
         Command::Policy(policy::Policy::Show(target)) => policy::print(&target)?,
         Command::Explain(question) => explain::print(&question)?,
+        Command::Verify(view) => verify::print(&view)?,
         Command::Flows(target) => flows::print(&target)?,
         Command::Drops(target) => counts::print(&target)?,
         Command::Uninstall(uninstall) => uninstall::run(&uninstall)?,

@@ -24,6 +24,7 @@ use crate::domain::installed::Installed;
 use crate::domain::leaving::{Excluded, NodePlan};
 use crate::domain::plan::Step;
 use maps::{Maps, PinDirs, gone};
+pub use programs::Cost;
 use programs::{Programs, Purpose};
 pub use sweep::Swept;
 
@@ -94,6 +95,11 @@ impl Bpf {
     /// Id of one of the programs: its log map is where all of them log.
     pub fn program_id(&self) -> Option<u32> {
         self.programs.any_id()
+    }
+
+    /// What each program cost the verifier.
+    pub fn costs(&self) -> Vec<Cost> {
+        self.programs.costs()
     }
 
     /// Where everything is pinned.
