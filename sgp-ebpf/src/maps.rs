@@ -7,11 +7,11 @@ use aya_ebpf::macros::btf_map;
 use sgp_common::Addr;
 use sgp_common::endpoint::{Endpoint, EndpointName, Interface};
 use sgp_common::event::{Counter, CounterKey, Event, Outcome, Sampler};
-use sgp_common::flow::{Flow, FlowKey};
+use sgp_common::flow::{Admission, Flow, FlowKey};
 use sgp_common::fragment::{Fragment, FragmentKey};
 use sgp_common::limits::*;
 use sgp_common::packet::Packet;
-use sgp_common::policy::{Answer, Peer, RuleKey, RuleName, Selector};
+use sgp_common::policy::{Answer, Peer, Question, RuleKey, RuleName, Selector};
 use sgp_common::snat::{Node, SnatEntry, SnatKey};
 
 /// A compiled policy.
@@ -72,8 +72,11 @@ pub(crate) struct Scratch {
     pub(crate) key: FlowKey,
     /// The flow that is being opened.
     pub(crate) flow: Flow,
-    /// What a policy is asked.
+    /// What a policy is asked, and by which of its keys.
+    pub(crate) question: Question,
     pub(crate) selector: Key<Selector>,
+    /// What it answers.
+    pub(crate) admission: Admission,
 }
 
 /// Where each CPU keeps the packet it judges, off the stack. tc programs run with softirqs off, so one packet
