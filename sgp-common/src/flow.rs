@@ -167,8 +167,8 @@ pub struct Admission {
     pub rule: u16,
     /// Whether EC2 would track the flow it opens.
     pub tracking: Tracking,
-    /// Zero.
-    pub reserved: u8,
+    /// The direction whose rules `rule` is one of: that in which its flow was opened.
+    pub direction: Direction,
     /// The flow's `nat_port`.
     pub nat_port: u16,
     /// Zero.
@@ -182,7 +182,7 @@ impl Admission {
         revision: 0,
         rule: u16::MAX,
         tracking: Tracking::Tracked,
-        reserved: 0,
+        direction: Direction::Inbound,
         nat_port: 0,
         padding: [0; 2],
     };
@@ -246,7 +246,7 @@ impl Flow {
             revision: self.revision,
             rule: self.rule,
             tracking: self.tracking,
-            reserved: 0,
+            direction: self.opened,
             nat_port: self.nat_port,
             padding: [0; 2],
         }

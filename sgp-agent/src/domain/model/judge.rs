@@ -138,13 +138,24 @@ impl Model {
         let question = Question::of(at.direction, packet);
         let grounds = self.ask(at.endpoint, &question)?.ok_or(NoMatchingRule)?;
         let rule = grounds.rule.clone();
-        match self.flows.room(at.at_ns, &key, &self.settings.limits) {
+        let room = self.flows.room(at.at_ns, &key, &self.settings.limits);
+        match room {
             Ok(()) => self.flows.insert(key, Flow::open(at.at_ns, packet, question, grounds)),
             // EC2 would not track it, so it needs no place: the rules of both directions let it through.
-            Err(_) if grounds.tracking == Tracking::Untracked => {}
+            Err(_) if grounds.tracking == Tracking::Untracked || self.answers_untracked(at, packet)? => {}
             Err(reason) => return Err(reason),
         }
         Ok(Pass::by_rule(rule))
+    }
+
+    /// Whether a packet can be the answer to one whose flow EC2 would not track.
+    fn answers_untracked(&self, at: Passage, packet: &Packet) -> Result<bool, DropReason> {
+        match Question::answered_by(at.direction, packet).filter(|_| !is_syn(packet)) {
+            Some(asked) => {
+                Ok(self.ask(at.endpoint, &asked)?.is_some_and(|grounds| grounds.tracking == Tracking::Untracked))
+            }
+            None => Ok(false),
+        }
     }
 
     /// A packet of no flow: an ICMP error, above all.
