@@ -82,7 +82,8 @@ impl Kernel {
 
     fn apply(&mut self, desired: &Desired) -> Result<()> {
         for step in plan(desired, &self.bpf.installed()?) {
-            self.bpf.apply(&step)?;
+            // As the agent does: what fails for want of room may find some where the last world's things were.
+            self.bpf.apply(&step).or_else(|_| self.bpf.sweep().and_then(|_| self.bpf.apply(&step)))?;
             if let Step::PutPolicy(_, policy) = step {
                 self.rules.extend(policy.names);
             }

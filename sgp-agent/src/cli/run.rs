@@ -65,6 +65,9 @@ pub(super) struct Settings {
     branch_cooldown: u64,
     #[command(flatten)]
     choices: Choices,
+    /// Whose groups judge what a standard-mode pod sends out of the VPC under the node's address
+    #[arg(long, value_enum, default_value_t = SnatJudges::Node)]
+    snat_policy: SnatJudges,
     /// How log lines look
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -81,9 +84,6 @@ pub(super) struct Choices {
     /// Judge every flow again when rules or members of groups change (in EC2 a tracked one lives on)
     #[arg(long)]
     cut_on_revoke: bool,
-    /// Whose groups judge what a standard-mode pod sends out of the VPC under the node's address
-    #[arg(long, value_enum, default_value_t = SnatJudges::Node)]
-    snat_policy: SnatJudges,
 }
 
 impl Choices {
@@ -92,7 +92,7 @@ impl Choices {
         Enforcement {
             related_icmp: if self.related_icmp { RelatedIcmp::PassesByFlow } else { RelatedIcmp::NeedsRule },
             revoked: if self.cut_on_revoke { Revoked::IsCut } else { Revoked::LivesOn },
-            snat_policy: self.snat_policy,
+            ..Enforcement::default()
         }
     }
 }
@@ -198,7 +198,7 @@ async fn work(settings: Settings, node: String, host: Arc<Host>, kernel: Bpf) ->
             BranchSettings { cluster_name: settings.cluster_name.clone(), cooldown_s: settings.branch_cooldown };
         let netlink = netlink::Netlink::connect()?;
         let (provision, kernel) = (settings.provision, Arc::new(Mutex::new(kernel)));
-        let enforcement = settings.choices.enforcement();
+        let enforcement = Enforcement { snat_policy: settings.snat_policy, ..settings.choices.enforcement() };
         let (node, kubernetes) = (node.clone(), Arc::clone(&kubernetes));
         Reconciler {
             node,

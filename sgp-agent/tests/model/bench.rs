@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use sgp_agent::domain::enforcement::{Enforcement, RelatedIcmp, Revoked};
 use sgp_agent::domain::groups::{GroupSet, SecurityGroup};
-use sgp_agent::domain::model::{Judgement, Limits, Model, Related, Revoked, Settings, World};
+use sgp_agent::domain::model::{Judgement, Limits, Model, Settings, World};
 use sgp_agent::domain::observed::{CloudFacts, Instance, NetworkInterface};
 use sgp_common::{Direction, Verdict};
 
@@ -26,6 +27,10 @@ pub(crate) struct Bench {
     pub(crate) model: Model,
 }
 
+fn chosen(enforcement: Enforcement) -> Settings {
+    Settings { enforcement, ..Settings::default() }
+}
+
 impl Bench {
     /// P with these rules, judged as AWS documents.
     pub(crate) fn new(rules: &[&str]) -> Self {
@@ -33,11 +38,11 @@ impl Bench {
     }
 
     pub(crate) fn cutting(rules: &[&str]) -> Self {
-        Self::with(Settings { revoked: Revoked::Cut, ..Settings::default() }, rules)
+        Self::with(chosen(Enforcement { revoked: Revoked::IsCut, ..Enforcement::default() }), rules)
     }
 
     pub(crate) fn relating(rules: &[&str]) -> Self {
-        Self::with(Settings { related_icmp: Related::ByFlow, ..Settings::default() }, rules)
+        Self::with(chosen(Enforcement { related_icmp: RelatedIcmp::PassesByFlow, ..Enforcement::default() }), rules)
     }
 
     pub(crate) fn limited(node_flows: usize, endpoint_flows: usize, rules: &[&str]) -> Self {

@@ -4,8 +4,9 @@ use std::sync::LazyLock;
 
 use proptest::prelude::*;
 use proptest::sample::{Index, select, subsequence};
+use sgp_agent::domain::enforcement::{Enforcement, RelatedIcmp, Revoked};
 use sgp_agent::domain::groups::Rule;
-use sgp_agent::domain::model::{Judgement, Model, Related, Revoked, RuleName, Settings, World};
+use sgp_agent::domain::model::{Judgement, Model, RuleName, Settings, World};
 use sgp_common::{Direction, Verdict};
 
 use crate::bench::{Bench, s};
@@ -46,8 +47,11 @@ fn rules() -> impl Strategy<Value = Vec<String>> {
 }
 
 fn settings() -> impl Strategy<Value = Settings> {
-    (select(vec![Related::Never, Related::ByFlow]), select(vec![Revoked::Live, Revoked::Cut]))
-        .prop_map(|(related_icmp, revoked)| Settings { related_icmp, revoked, ..Settings::default() })
+    (select(vec![RelatedIcmp::NeedsRule, RelatedIcmp::PassesByFlow]), select(vec![Revoked::LivesOn, Revoked::IsCut]))
+        .prop_map(|(related_icmp, revoked)| Settings {
+            enforcement: Enforcement { related_icmp, revoked, ..Enforcement::default() },
+            ..Settings::default()
+        })
 }
 
 fn bench(settings: Settings, rules: &[String]) -> Bench {
