@@ -3,7 +3,7 @@
 use crate::addr::{UNSPECIFIED, v4_mapped};
 use crate::endpoint::Endpoint;
 use crate::packet::{ICMPV6, Packet, UDP};
-use crate::{Addr, Direction};
+use crate::{Addr, Direction, Family};
 
 /// IPv4 services never filtered (AWS: "security groups do not filter traffic to and from" DNS, DHCP,
 /// instance metadata, ECS task metadata, Windows activation, Time Sync).
@@ -51,16 +51,23 @@ fn known(remote: &Addr, service: &Addr) -> bool {
     *service != UNSPECIFIED && remote == service
 }
 
-/// Whether a pod may send this although the source is none of its addresses: ICMPv6 that is spoken on the
-/// link before and beside addresses (RFC 4861 neighbour discovery, RFC 3810 listener reports), from `::` or a
-/// link-local address. It is never forwarded.
+/// Whether a pod may send this although the source is none of its addresses: what is spoken on the link before
+/// and beside addresses. From `::` or a link-local address that is neighbour discovery (RFC 4861), listener reports
+/// (RFC 3810) and DHCPv6 (RFC 8415); from 0.0.0.0 it is DHCP (RFC 2131). None of it is ever forwarded.
 #[inline(always)]
 pub fn link_scoped(packet: &Packet) -> bool {
     let source = &packet.source;
+    let ports = (packet.source_port, packet.destination_port);
+    if *source == v4_mapped([0; 4]) {
+        return packet.protocol == UDP && ports == (68, 67);
+    }
     let link_local = source[0] == 0xfe && source[1] & 0xc0 == 0x80;
-    packet.protocol == ICMPV6
-        && (link_local || *source == UNSPECIFIED)
-        && (neighbour_discovery(packet) || matches!(packet.icmp_type, 130..=132 | 143))
+    (link_local || *source == UNSPECIFIED)
+        && match packet.protocol {
+            ICMPV6 => neighbour_discovery(packet) || matches!(packet.icmp_type, 130..=132 | 143),
+            UDP => ports == (546, 547),
+            _ => false,
+        }
 }
 
 /// Router and neighbour solicitation, advertisement, redirect (RFC 4861): types 133 to 137.
@@ -72,6 +79,10 @@ fn neighbour_discovery(packet: &Packet) -> bool {
 /// DHCP (RFC 2131, ports 67 and 68) and DHCPv6 (RFC 8415, ports 546 and 547), between their own ports.
 #[inline(always)]
 fn dhcp(packet: &Packet) -> bool {
+    let ports = (packet.source_port, packet.destination_port);
     packet.protocol == UDP
-        && matches!((packet.source_port, packet.destination_port), (67, 68) | (68, 67) | (546, 547) | (547, 546))
+        && match packet.family {
+            Family::V4 => matches!(ports, (67, 68) | (68, 67)),
+            Family::V6 => matches!(ports, (546, 547) | (547, 546)),
+        }
 }

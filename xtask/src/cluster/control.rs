@@ -40,11 +40,8 @@ fn credentials(place: &Place) -> Result<()> {
     openssl("req -x509 -key ca.key -out ca.crt -subj /CN=sgp-dev -days 30")?;
     openssl("ecparam -name prime256v1 -genkey -noout -out server.key")?;
     openssl("req -new -key server.key -out server.csr -subj /CN=kube-apiserver")?;
-    let names = format!(
-        "subjectAltName=IP:{},IP:{},DNS:kubernetes.default.svc",
-        place.control_plane(),
-        place.api_service()
-    );
+    let names =
+        format!("subjectAltName=IP:{},IP:{},DNS:kubernetes.default.svc", place.control_plane(), place.api_service());
     fs::write(dir.join("server.ext"), names).context("writing the server's names")?;
     openssl(
         "x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 30 -out server.crt -extfile server.ext",

@@ -65,7 +65,9 @@ struct Name {
 #[derive(Subcommand)]
 enum Dev {
     /// Start a cluster; prints KUBECONFIG and the AWS environment
-    #[command(after_help = "Examples:\n  cargo xtask dev up\n  cargo xtask dev up --cluster two --nodes 3\n  cargo xtask dev up --mode strict --ipv6")]
+    #[command(
+        after_help = "Examples:\n  cargo xtask dev up\n  cargo xtask dev up --cluster two --nodes 3\n  cargo xtask dev up --mode strict --ipv6"
+    )]
     Up {
         #[command(flatten)]
         name: Name,
@@ -122,7 +124,7 @@ fn act(command: Command) -> Result<ExitCode> {
         Command::Test { filter } => return cases(&filter),
         Command::Dev(Dev::Up { name, nodes, mode, ipv6 }) => {
             let family = if ipv6 { Family::V6 } else { Family::V4 };
-            let place = start(&name.cluster, Shape { nodes, mode, family })?;
+            let place = start(&name.cluster, Shape { nodes, mode, family }, None)?;
             for (key, value) in place.environment() {
                 println!("export {key}={value}");
             }
@@ -137,7 +139,7 @@ fn act(command: Command) -> Result<ExitCode> {
 }
 
 /// Starts a cluster, and takes it down again on Ctrl-C.
-fn start(cluster: &str, shape: Shape) -> Result<Place> {
+fn start(cluster: &str, shape: Shape, owner: Option<i32>) -> Result<Place> {
     ensure!(
         nix::unistd::geteuid().is_root(),
         "BPF and network namespaces need root: run it with `sudo -E env PATH=\"$PATH\"`"
@@ -145,7 +147,7 @@ fn start(cluster: &str, shape: Shape) -> Result<Place> {
     let tools = Tools::found()?;
     down_on_signal(cluster.to_owned())?;
     eprintln!("Starting cluster {cluster}: {shape}");
-    up::up(cluster, shape, &tools)
+    up::up(cluster, shape, owner, &tools)
 }
 
 /// The mask is inherited by threads; std resets it in the processes it starts.
@@ -169,7 +171,11 @@ fn down_on_signal(cluster: String) -> Result<()> {
 
 fn tutorial(cluster: &str) -> Result<ExitCode> {
     let tools = Tools::found()?;
-    let place = start(cluster, Shape { nodes: 2, mode: Mode::Standard, family: Family::V4 })?;
+    let place = start(
+        cluster,
+        Shape { nodes: 2, mode: Mode::Standard, family: Family::V4 },
+        Some(nix::unistd::getpid().as_raw()),
+    )?;
     let mut narrator = Narrator::new();
     let result = world(&place).and_then(|world| demo::tutorial::run(&hands(&place, &tools), &world, &mut narrator));
     narrator.say("Taking the cluster down");
@@ -193,7 +199,11 @@ fn nothing_left(place: &Place) -> Result<()> {
 
 fn cases(filter: &str) -> Result<ExitCode> {
     let tools = Tools::found()?;
-    let place = start("test", Shape { nodes: 2, mode: Mode::Standard, family: Family::V4 })?;
+    let place = start(
+        "test",
+        Shape { nodes: 2, mode: Mode::Standard, family: Family::V4 },
+        Some(nix::unistd::getpid().as_raw()),
+    )?;
     let world = world(&place).inspect_err(|_| up::down(&place))?;
     let stage = test::Stage { hands: hands(&place, &tools), world };
     let (passed, failed) = test::run(&stage, filter);

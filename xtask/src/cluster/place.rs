@@ -1,7 +1,7 @@
 //! Where a cluster lives on this machine: its number, directory, namespaces and addresses.
 
-use std::{fmt, fs};
 use std::path::{Path, PathBuf};
+use std::{fmt, fs};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
@@ -69,6 +69,9 @@ pub(crate) struct Place {
     pub(crate) mode: Mode,
     /// Family of pods and Services.
     pub(crate) family: Family,
+    /// The process it does not outlive, for a demo's or a test's; a cluster to work with has none.
+    #[serde(default)]
+    pub(crate) owner: Option<i32>,
     /// What EC2 made, once it is made.
     pub(crate) cloud: Option<Cloud>,
 }
@@ -88,7 +91,7 @@ pub(crate) struct Cloud {
 impl Place {
     /// Takes the first free number. Two clusters started in the same instant cannot get the same one: making
     /// the number's directory is the claim.
-    pub(crate) fn claim(name: &str, shape: Shape) -> Result<Self> {
+    pub(crate) fn claim(name: &str, shape: Shape, owner: Option<i32>) -> Result<Self> {
         let Shape { nodes, mode, family } = shape;
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
         ensure!(
@@ -103,7 +106,7 @@ impl Place {
         fs::create_dir_all(format!("{CLUSTERS}/numbers")).context("making /run/sgp-dev")?;
         for index in 0..CLUSTERS_MAX {
             if fs::create_dir(number_dir(index)).is_ok() {
-                let place = Self { name: name.to_owned(), index, nodes, mode, family, cloud: None };
+                let place = Self { name: name.to_owned(), index, nodes, mode, family, owner, cloud: None };
                 if let Err(error) = fs::create_dir(place.dir()) {
                     // Somebody starts a cluster of this name in the same moment.
                     drop(fs::remove_dir(number_dir(index)));
@@ -114,6 +117,15 @@ impl Place {
             }
         }
         bail!("{CLUSTERS_MAX} clusters are up on this machine already")
+    }
+
+    /// Whether whoever it was made for was stopped before taking it down: killed, or its session ended.
+    pub(crate) fn is_orphan(&self) -> bool {
+        self.owner.is_some_and(|pid| {
+            // A number given anew to another program is no owner.
+            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            name.trim() != "sgp-dev"
+        })
     }
 
     /// Reads the record of a cluster.

@@ -19,9 +19,13 @@ const ROUTE: &str = include_str!("cloud/route.sh");
 const CRD: &str = include_str!("../../../deploy/crds/securitygrouppolicies.vpcresources.k8s.aws.yaml");
 const DNS: &str = include_str!("dns.yaml");
 
-/// Makes a cluster; what a failure leaves behind is taken away again.
-pub(crate) fn up(name: &str, shape: Shape, tools: &Tools) -> Result<Place> {
-    let place = Place::claim(name, shape)?;
+/// Makes a cluster; what a failure leaves behind is taken away again, and so is one of the same name whose owner is gone.
+pub(crate) fn up(name: &str, shape: Shape, owner: Option<i32>, tools: &Tools) -> Result<Place> {
+    if let Some(orphan) = Place::load(name).ok().filter(Place::is_orphan) {
+        eprintln!("Taking down cluster {name}, which nobody looks after any more");
+        down(&orphan);
+    }
+    let place = Place::claim(name, shape, owner)?;
     let result = build(place.clone(), tools);
     if result.is_err() && std::env::var_os("SGP_DEV_KEEP").is_none() {
         down(&place);
@@ -75,7 +79,11 @@ fn start_ec2(place: &Place, tools: &Tools) -> Result<Cloud> {
     let mut server = within(&place.netns("cp"), &python);
     server.arg(dir.join("ec2.py")).arg(hook).args(["-H", &place.control_plane(), "-p", "5000"]);
     // moto thinks longer about a credential it has to look up.
-    daemon(place, "ec2", server.env("INITIAL_NO_AUTH_ACTION_COUNT", "99999999").env("SGP_VPC_IPV6", vpc_v6_cidr(place)))?;
+    daemon(
+        place,
+        "ec2",
+        server.env("INITIAL_NO_AUTH_ACTION_COUNT", "99999999").env("SGP_VPC_IPV6", vpc_v6_cidr(place)),
+    )?;
     until(Duration::from_secs(60), || {
         let url = format!("http://{}:5000/moto-api/", place.control_plane());
         finish(Command::new("curl").args(["-sf", "-o", "/dev/null", "-m", "5", &url]))

@@ -12,7 +12,6 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use sgp_common::Addr;
-use sgp_common::addr::UNSPECIFIED;
 use sgp_common::policy::Peer;
 
 use crate::domain::desired::EndpointPlan;
@@ -20,7 +19,7 @@ use crate::domain::groups::{EndpointId, GroupSetId};
 use crate::domain::installed::Installed;
 use crate::domain::plan::Step;
 use maps::{Maps, PinDirs, gone};
-use programs::Programs;
+use programs::{Programs, Purpose};
 pub use sweep::Swept;
 
 /// What enforces: the kernel, or a model of it in tests.
@@ -56,10 +55,23 @@ impl Bpf {
     /// One sentence each for: no permission, no bpffs, a kernel too old, an object that was not built in.
     /// What a failed first start made is taken away again.
     pub fn open(bpf_dir: &Path) -> Result<Self> {
+        Self::open_for(bpf_dir, Purpose::Enforcement)
+    }
+
+    /// Loads it below a directory of its own for packets on trial: the programs take the time from the map `CLOCK` and
+    /// write each verdict to `OUTCOME`.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_for_trial(bpf_dir: &Path) -> Result<Self> {
+        Self::open_for(bpf_dir, Purpose::Trial)
+    }
+
+    fn open_for(bpf_dir: &Path, purpose: Purpose) -> Result<Self> {
         preflight::check(bpf_dir)?;
         let dirs = PinDirs::new(bpf_dir);
         let first = !dirs.root.exists();
-        let opened = programs::ensure(&dirs).and_then(|programs| Ok((Maps::open(&dirs)?, programs)));
+        let opened = programs::ensure(&dirs, purpose).and_then(|programs| Ok((Maps::open(&dirs)?, programs)));
         match opened {
             Ok((maps, programs)) => Ok(Self { dirs, maps, programs }),
             Err(error) => {
@@ -85,11 +97,11 @@ impl Bpf {
     fn put_endpoint(&mut self, id: EndpointId, plan: &EndpointPlan) -> Result<()> {
         self.maps.names.insert(id.0, plan.name, 0).context("writing ENDPOINT_NAMES")?;
         self.maps.endpoints.insert(id.0, plan.endpoint, 0).context("writing ENDPOINTS")?;
-        let stale = self.addresses_of(id).into_iter().filter(|addr| !plan.endpoint.owns(addr));
+        let stale = self.addresses_of(id).into_iter().filter(|addr| !plan.addresses.contains(addr));
         for addr in stale.collect::<Vec<_>>() {
             gone(self.maps.local.remove(&addr)).context("writing LOCAL")?;
         }
-        for addr in [plan.endpoint.ipv4, plan.endpoint.ipv6].into_iter().filter(|addr| *addr != UNSPECIFIED) {
+        for addr in &plan.addresses {
             self.maps.local.insert(addr, id.0, 0).context("writing LOCAL")?;
         }
         Ok(())
