@@ -102,6 +102,13 @@ fn mode_rows(scene: &Scene<'_>, mode: Mode, family: Family) -> Vec<Row> {
             row("R11", "Q, same node", q, 80, "in veth-P, out branch-P as P, in branch-Q, out veth-Q as P, answered"),
             row("R13", "NodeLocal DNS", NODE_LOCAL, KUBELET, "in veth-P, out branch-P as P, lost"),
             probe("out eth0 as node, in branch-Q, out veth-Q as node, answered"),
+            row(
+                "R11s",
+                "ClusterIP of Q",
+                service,
+                80,
+                "in veth-P, out branch-P as P, in branch-Q, out veth-Q as P, answered",
+            ),
         ],
         Mode::Standard => vec![
             row("R6", "VPC", &in_vpc, 80, "in veth-P, out branch-P as P, answered"),
