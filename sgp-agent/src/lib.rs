@@ -3,6 +3,7 @@
 //! Architecture invariant: `domain` is pure (no I/O, no clock, no SDK types); `io` talks to the world and
 //! its modules do not import each other; `reconcile` is the only place where the two meet.
 
+pub mod adopt;
 pub mod cli;
 pub mod cni;
 pub mod domain;

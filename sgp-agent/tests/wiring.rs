@@ -4,7 +4,8 @@ mod plugin;
 
 use plugin::{Cluster, Node, Pod};
 use serde_json::Value;
-use sgp_agent::domain::wiring::Mode;
+use sgp_agent::domain::wiring::{Mode, mac_text};
+use sgp_agent::io::netlink::Netlink;
 
 const SHOP: Pod = Pod { name: "shop", uid: "u1", number: 1 };
 /// The same name, another pod.
@@ -251,6 +252,23 @@ fn what_the_vpc_cni_wired_is_taken_away_by_its_result() {
         node.del(&SHOP, &result);
         assert_eq!(node.picture(), before, "{mode:?}");
     }
+}
+
+#[test]
+fn the_other_end_of_a_host_veth_is_seen_from_the_node() {
+    let Some(node) = Node::start() else { return };
+    let result = node.add(&SHOP, Mode::Strict, Cluster::V4);
+    let host = result["interfaces"][0]["name"].as_str().expect("a host veth").to_owned();
+    let inside = node.ip_in("u1", "-o link show dev eth0");
+    let wanted = inside.split(' ').skip_while(|word| *word != "link/ether").nth(1).expect("a MAC address").to_owned();
+    let seen = node.on(|| async move {
+        let netlink = Netlink::connect()?;
+        let link = netlink.link(&host).await?.expect("the host veth");
+        let lo = netlink.link("lo").await?.expect("every node has one");
+        anyhow::Ok((netlink.peer_mac(link.index).await?, netlink.peer_mac(lo.index).await?))
+    });
+    let (peer, of_lo) = seen.expect("the kernel answers");
+    assert_eq!((peer.map(|mac| mac_text(&mac)), of_lo), (Some(wanted), None));
 }
 
 fn sorted(text: &str) -> String {

@@ -89,8 +89,8 @@ pub(super) async fn existing(netlink: &Netlink, name: &str) -> Result<LinkFacts>
 
 async fn branch(call: &Call, wiring: &Wiring, netlink: &Netlink) -> Result<LinkFacts> {
     let name = branch_interface(wiring.vlan_id);
+    let mac = parse_mac(&wiring.mac).with_context(|| format!("{:?} is no MAC address", wiring.mac))?;
     if call.config.branch_link == BranchLink::Vlan {
-        let mac = parse_mac(&wiring.mac).with_context(|| format!("{:?} is no MAC address", wiring.mac))?;
         let trunk_mac = parse_mac(&wiring.trunk_mac).context("the trunk's MAC address cannot be read")?;
         let trunk = netlink.links().await?.into_iter().find(|link| link.mac == trunk_mac);
         let trunk =
@@ -99,7 +99,10 @@ async fn branch(call: &Call, wiring: &Wiring, netlink: &Netlink) -> Result<LinkF
         netlink.add_vlan(&name, trunk.index, wiring.vlan_id, mac).await?;
     }
     let found = netlink.link(&name).await?;
-    found.with_context(|| format!("there is no link {name}, which \"branchLink\": \"provided\" promises"))
+    let found =
+        found.with_context(|| format!("there is no link {name}, which \"branchLink\": \"provided\" promises"))?;
+    netlink.set(found.index, |link| link.address(mac.to_vec())).await?;
+    Ok(LinkFacts { mac, ..found })
 }
 
 /// Before a link is up: packets may come in by one interface and be answered by another (rp_filter 2), the

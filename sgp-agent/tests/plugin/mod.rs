@@ -10,6 +10,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
+use nix::sched::{CloneFlags, setns};
 use serde_json::{Value, json};
 use sgp_agent::domain::wiring::Mode;
 use sgp_agent::protocol::{Request, Response, Wiring};
@@ -223,6 +224,19 @@ impl Node {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net=/run/netns/{}", self.space(space))).arg(program);
         command
+    }
+
+    /// Runs on a thread that has joined the node's namespace.
+    pub(crate) fn on<T: Send, F: Future<Output = T>>(&self, work: impl FnOnce() -> F + Send) -> T {
+        let namespace = fs::File::open(format!("/run/netns/{}", self.space("node"))).expect("the node's namespace");
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                setns(&namespace, CloneFlags::CLONE_NEWNET).expect("root may join it");
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+                runtime.block_on(work())
+            });
+            thread.join().expect("the thread ends")
+        })
     }
 
     pub(crate) fn try_ip(&self, words: &str) -> Output {

@@ -68,6 +68,23 @@ impl Netlink {
         found.and_then(|link| link.attributes.iter().find_map(of)).with_context(|| format!("link {index} has no MTU"))
     }
 
+    /// MAC address of the other end of a veth, in whichever namespace; `None` where it has none that can be seen.
+    ///
+    /// # Errors
+    /// Where the link is gone.
+    pub async fn peer_mac(&self, index: u32) -> Result<Option<[u8; 6]>> {
+        let context = || format!("asking for the other end of link {index}");
+        let own = self.handle.link().get().match_index(index).execute().try_next().await.with_context(context)?;
+        let own = own.map(|link| link.attributes).unwrap_or_default();
+        let peer = own.iter().find_map(|one| if let LinkAttribute::Link(peer) = one { Some(*peer) } else { None });
+        let Some(peer) = peer else { return Ok(None) };
+        let space = own.iter().find_map(|one| if let LinkAttribute::LinkNetNsId(id) = one { Some(*id) } else { None });
+        let mut request = self.handle.link().get().match_index(peer);
+        request.message_mut().attributes.extend(space.map(LinkAttribute::IfNetnsId));
+        let peer = request.execute().try_next().await.with_context(context)?;
+        Ok(peer.and_then(facts).map(|link| link.mac))
+    }
+
     /// Creates a veth pair, both ends here and down.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ in use, and of a device index that is taken. A group created with the descriptio
 can bring a missing group into being; EC2 itself would not.
 
 Usage: ec2.py HOOK MOTO_SERVER_ARGS...
-HOOK is run as `HOOK associate|disassociate NODE VLAN ADDRESS...` after a branch joined or left a trunk: the VPC.
+HOOK is run as `HOOK associate|disassociate NODE VLAN MAC ADDRESS...` after a branch joined or left a trunk: the VPC.
 A VPC that asks for an IPv6 CIDR gets that of the environment variable SGP_VPC_IPV6.
 """
 import os
@@ -55,7 +55,7 @@ def call_hook(verb, backend, association):
     if instance is None or branch is None:
         return
     addresses = [a["PrivateIpAddress"] for a in branch.private_ip_addresses] + list(branch.ipv6_addresses)
-    command = [*HOOK.split(), verb, tag(instance, "Name"), str(association["VlanId"]), *addresses]
+    command = [*HOOK.split(), verb, tag(instance, "Name"), str(association["VlanId"]), branch.mac_address, *addresses]
     subprocess.run(command, check=True)
 
 

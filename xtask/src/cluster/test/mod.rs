@@ -24,10 +24,11 @@ use crate::place::{Family, Mode, Shape};
 type Case = (&'static str, fn(&Stage) -> Result<()>);
 
 /// What is shown in a cluster of each mode and family.
-const EVERYWHERE: [Case; 5] = [
+const EVERYWHERE: [Case; 6] = [
     ("packets_take_the_ways_of_the_vpc_cni_under_the_sources_of_the_vpc_cni", rows::rows),
     ("probes_pass_standard_pods_and_strict_ones_exactly_if_their_groups_allow_the_nodes", modes::probes),
     ("a_change_of_mode_touches_new_pods_only_which_reach_the_old_ones", modes::switched),
+    ("a_pod_that_somebody_else_wired_is_found_and_enforced_and_its_wiring_untouched", modes::adopted),
     ("a_pod_whose_branch_is_down_does_not_leave_by_the_nodes_own_interface", closed::branch_down),
     ("the_cni_plugin_checks_what_it_made_and_never_takes_a_successors_wiring", plugin::verbs),
 ];

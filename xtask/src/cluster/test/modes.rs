@@ -94,6 +94,52 @@ fn both(stage: &Stage) -> Result<()> {
     Ok(())
 }
 
+/// With the mark of our plugin gone, a pod is as aws-node would have wired it while no agent ran: the next agent
+/// finds it by name, annotation and route.
+pub(super) fn adopted(stage: &Stage) -> Result<()> {
+    stage.namespace()?;
+    let group = stage.group("adopted")?;
+    stage.open_80(&group, &group)?;
+    stage.policy("adopted", &group)?;
+    let node = stage.world.nodes.first().context("the cluster has no node")?;
+    let address = stage.start(&Role { name: "web", role: "adopted", node: &node.name, image: "nginx" })?;
+    stage.start(&Role { name: "friend", role: "adopted", node: "", image: "busybox" })?;
+    stage.policy("stranger", &stage.group("stranger")?)?;
+    stage.start(&Role { name: "stranger", role: "stranger", node: "", image: "busybox" })?;
+    let web = stage.wired("web")?;
+    let wiring = || {
+        let parts = [
+            &["-4", "rule"][..],
+            &["-6", "rule"],
+            &["-4", "route", "show", "table", "all"],
+            &["-6", "route", "show", "table", "all"],
+        ];
+        parts.iter().map(|words| on_node(stage, node, words)).collect::<Result<Vec<_>>>()
+    };
+    let before = wiring()?;
+    stop_agent(stage, node)?;
+    on_node(stage, node, &["link", "set", &web.host, "alias", ""])?;
+    restart_with(stage, node, "")?;
+    until(Duration::from_secs(20), || {
+        let link = on_node(stage, node, &["link", "show", &web.host])?;
+        ensure!(link.contains(&format!("uid={}", web.uid)), "its host veth is not adopted: {link}");
+        let named = format!("{NAMESPACE}/web");
+        let endpoints = stage.hands.agent(&["endpoints", "--bpf-dir", &node.bpf_dir])?.ok()?;
+        ensure!(endpoints.contains(&named), "{named} is no endpoint:\n{endpoints}");
+        ensure!(!stage.reaches("stranger", &address)?, "a stranger reaches it");
+        ensure!(stage.reaches("friend", &address)?, "a friend does not reach it");
+        Ok(())
+    })?;
+    ensure!(wiring()? == before, "its wiring was {before:?} and is {:?}", wiring()?);
+    stage.hands.kubectl(&["delete", "pod", "web", "-n", NAMESPACE, "--force", "--grace-period=0"])?.ok().map(drop)
+}
+
+/// Stops the agent's process where it is; `restart_with` ends it and starts another.
+fn stop_agent(stage: &Stage, node: &Node) -> Result<()> {
+    let pid = std::fs::read_to_string(&node.agent_pid_file).context("reading the agent's pid")?;
+    stage.hands.finish(std::process::Command::new("kill").args(["-STOP", pid.trim()]))?.ok().map(drop)
+}
+
 fn on_node(stage: &Stage, node: &Node, words: &[&str]) -> Result<String> {
     stage.hands.finish(within(&node.netns, "ip").args(words))?.ok().with_context(|| format!("ip {}", words.join(" ")))
 }
