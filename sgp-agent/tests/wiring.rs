@@ -99,7 +99,12 @@ fn a_pod_finds_its_address_and_its_way_out() {
     let routes = node.ip_in("u1", "route");
     assert_eq!(routes, "default via 169.254.1.1 dev eth0 proto static\n169.254.1.1 dev eth0 proto static scope link");
     assert!(node.ip_in("u1", "-4 -o addr show dev eth0").contains("inet 10.0.1.10/32"));
-    assert!(node.ip_in("u1", "neigh show dev eth0").contains("169.254.1.1 lladdr"));
+    let neighbour = node.ip_in("u1", "neigh show dev eth0");
+    assert!(neighbour.contains("169.254.1.1 lladdr") && neighbour.ends_with("PERMANENT"), "{neighbour}");
+    for (space, link) in [("u1", "eth0"), ("node", "vlan5ad86df4829")] {
+        let shown = node.ip_in(space, &format!("link show dev {link}"));
+        assert!(shown.contains("mtu 1400"), "both ends have POD_MTU: {shown}");
+    }
     node.add(&OTHER, Mode::Strict, Cluster::V6);
     let routes = node.ip_in("u3", "-6 route show default");
     assert_eq!(routes, "default via fe80::1 dev eth0 proto static metric 1024 pref medium");

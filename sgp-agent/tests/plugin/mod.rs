@@ -65,7 +65,7 @@ impl Pod {
             trunk_mac: TRUNK_MAC.into(),
             mode,
             veth_prefix: "eni".into(),
-            mtu: 1500,
+            mtu: 1400,
         }
     }
 }

@@ -85,13 +85,16 @@ impl Netlink {
         Ok(peer.and_then(facts).map(|link| link.mac))
     }
 
-    /// Creates a veth pair, both ends here and down.
+    /// Creates a veth pair, both ends here, down and of one MTU.
     ///
     /// # Errors
     /// Where a name is taken, or the kernel refuses.
     pub async fn add_veth(&self, name: &str, peer: &str, mtu: u32) -> Result<()> {
         let message = LinkVeth::new(name, peer).mtu(mtu).build();
-        self.handle.link().add(message).execute().await.with_context(|| format!("creating the veth {name}"))
+        self.handle.link().add(message).execute().await.with_context(|| format!("creating the veth {name}"))?;
+        // The kernel gives the other end its own default.
+        let other = self.link(peer).await?.with_context(|| format!("the link {peer} is gone"))?;
+        self.set(other.index, |link| link.mtu(mtu)).await
     }
 
     /// Creates a VLAN link on a trunk, down.
