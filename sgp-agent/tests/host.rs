@@ -11,7 +11,7 @@ use anyhow::Result;
 use plugin::{Node, ok};
 use sgp_agent::domain::settings::{Settings, Snat};
 use sgp_agent::domain::wiring::Mode;
-use sgp_agent::host::{Host, PROC_SYS, restore};
+use sgp_agent::host::{Host, PROC_SYS, check, restore};
 use sgp_common::addr::Family;
 
 fn ready(node: &Node, settings: &Settings) -> Result<()> {
@@ -145,6 +145,29 @@ fn what_somebody_else_has_changed_since_is_not_put_back() {
     back(&node).expect("the node is put back");
     assert_eq!(ok(node.within("node", "sysctl").args(["-n", "net.ipv4.conf.eth0.rp_filter"])), "1\n");
     assert!(node.ip("link show eth0").contains("mtu 1300"));
+}
+
+#[test]
+fn a_check_tells_what_somebody_else_has_changed() {
+    let Some(node) = Node::start() else { return };
+    let told = || {
+        node.on(|| check(Path::new(PROC_SYS), node.dir())).map_or_else(|told| format!("{told:#}"), |()| String::new())
+    };
+    assert_eq!(told(), "", "a node that nobody touched is as it should be");
+    ready(&node, &strict()).expect("the node is ready");
+    assert_eq!(told(), "");
+    for (words, wanted) in [
+        ("rule del fwmark 0x80/0x80", "the rule \"1024: from all fwmark 0x80/0x80 lookup main\" is gone"),
+        ("rule add from all lookup local pref 0", "the rule \"0: from all lookup local\" is back"),
+        ("link set eth0 mtu 1300", "the MTU of eth0 is 1300 and needs 1400"),
+    ] {
+        node.ip(words);
+        assert!(told().starts_with(wanted), "{}", told());
+        ready(&node, &strict()).expect("a restart sets it right");
+        assert_eq!(told(), "");
+    }
+    ok(node.within("node", "sysctl").args(["-qw", "net.ipv4.tcp_early_demux=1"]));
+    assert!(told().starts_with("net/ipv4/tcp_early_demux is 1 and needs 0"), "{}", told());
 }
 
 #[test]

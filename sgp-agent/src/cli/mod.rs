@@ -54,7 +54,7 @@ enum Command {
     /// What was dropped, by pod, direction and reason
     Drops(Target),
     /// Look for what could be wrong on this node; exit status 1 if anything is
-    Doctor(View),
+    Doctor(doctor::Doctor),
     /// Remove every pin and with them all programs, and put the node's own settings back: enforcement ends and branch
     /// pods are open to the node
     Uninstall(uninstall::Uninstall),
@@ -77,7 +77,7 @@ pub fn main() -> ExitCode {
 fn dispatch(command: Command) -> Result<ExitCode> {
     match command {
         Command::Cni => return Ok(crate::cni::main()),
-        Command::Doctor(view) => return doctor::print(&view),
+        Command::Doctor(doctor) => return doctor::print(&doctor),
         Command::Run(settings) => run::run(*settings)?,
         Command::Status(view) => status::print(&view)?,
         Command::Endpoints(view) => endpoints::print(&view)?,

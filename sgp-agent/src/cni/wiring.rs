@@ -12,8 +12,9 @@ use super::config::{BranchLink, Call};
 use super::find::{Found, Ours, Uid, find};
 use super::{agent, answer, inside};
 use crate::domain::observed::LinkFacts;
+use crate::domain::routing::{PodRoute, Way};
 use crate::domain::wiring::{
-    self, Alias, VPC_ROUTER_V6, Way, Wired, branch_interface, host_interface, parse_mac, pod_hash, table,
+    Alias, VPC_ROUTER_V6, Wired, branch_interface, host_interface, parse_mac, pod_hash, table,
 };
 use crate::io::netlink::{Netlink, Route};
 use crate::protocol::{Request, Response, Wiring};
@@ -169,7 +170,7 @@ async fn open(call: &Call, wiring: &Wiring, netlink: &Netlink, links: &Links) ->
 }
 
 /// A route of the layout, on these links.
-fn placed(route: &wiring::Route, links: &Links) -> Route {
+fn placed(route: &PodRoute, links: &Links) -> Route {
     let (via, device) = match route.way {
         Way::Pod => (None, Some(links.host.index)),
         Way::Branch => (None, Some(links.branch.index)),

@@ -23,6 +23,7 @@ pub mod observed;
 pub mod plan;
 pub mod prefix;
 pub mod readback;
+pub mod routing;
 pub mod settings;
 pub mod teardown;
 mod tracking;
