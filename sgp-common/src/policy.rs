@@ -230,30 +230,15 @@ pub fn first_match(remote: Option<&RuleSet>, peer: Option<&RuleSet>, service: &R
     None
 }
 
-/// Index of the lowest set bit of a word that is not zero. BPF has no count of trailing zeros.
+/// Index of the lowest set bit of a word that is not zero: how many bits stand below it, added up in parallel. BPF has
+/// no count of trailing zeros, and branches here would be paths for the verifier to walk.
 #[inline(always)]
 fn lowest_bit(word: u64) -> u16 {
-    let bit = word & word.wrapping_neg();
-    let mut index = 0;
-    if bit & 0x0000_0000_ffff_ffff == 0 {
-        index += 32;
-    }
-    if bit & 0x0000_ffff_0000_ffff == 0 {
-        index += 16;
-    }
-    if bit & 0x00ff_00ff_00ff_00ff == 0 {
-        index += 8;
-    }
-    if bit & 0x0f0f_0f0f_0f0f_0f0f == 0 {
-        index += 4;
-    }
-    if bit & 0x3333_3333_3333_3333 == 0 {
-        index += 2;
-    }
-    if bit & 0x5555_5555_5555_5555 == 0 {
-        index += 1;
-    }
-    index
+    let below = (word & word.wrapping_neg()).wrapping_sub(1);
+    let pairs = below - (below >> 1 & 0x5555_5555_5555_5555);
+    let fours = (pairs & 0x3333_3333_3333_3333) + (pairs >> 2 & 0x3333_3333_3333_3333);
+    let bytes = (fours + (fours >> 4)) & 0x0f0f_0f0f_0f0f_0f0f;
+    (bytes.wrapping_mul(0x0101_0101_0101_0101) >> 56) as u16
 }
 
 /// Key of `RULE_NAMES`.

@@ -16,7 +16,7 @@ use super::variables::{NodeFiles, Variables};
 use super::view::Place;
 use crate::adopt::adopt;
 use crate::domain::branches::BranchSettings;
-use crate::domain::enforcement::{Enforcement, RelatedIcmp, Revoked};
+use crate::domain::enforcement::{Enforcement, RelatedIcmp, Revoked, SnatJudges};
 use crate::domain::groups::EndpointId;
 use crate::domain::observed::CloudFacts;
 use crate::host::Host;
@@ -82,6 +82,9 @@ pub(super) struct Choices {
     /// Judge every flow again when rules or members of groups change (in EC2 a tracked one lives on)
     #[arg(long)]
     cut_on_revoke: bool,
+    /// Whose groups judge what a standard-mode pod sends out of the VPC under the node's address
+    #[arg(long, value_enum, default_value_t = SnatJudges::Node)]
+    snat_policy: SnatJudges,
 }
 
 impl Choices {
@@ -90,6 +93,7 @@ impl Choices {
         Enforcement {
             related_icmp: if self.related_icmp { RelatedIcmp::PassesByFlow } else { RelatedIcmp::NeedsRule },
             revoked: if self.cut_on_revoke { Revoked::IsCut } else { Revoked::LivesOn },
+            snat_policy: self.snat_policy,
         }
     }
 }
@@ -205,6 +209,7 @@ async fn work(settings: Settings, node: String, host: Arc<Host>, kernel: Bpf) ->
             kernel,
             netlink,
             branches,
+            settings: host.settings().clone(),
             enforcement,
             provision,
             facts,
