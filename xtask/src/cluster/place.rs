@@ -103,7 +103,16 @@ pub(crate) struct Cloud {
     /// The cluster's own security group.
     pub(crate) cluster_group: String,
     /// Instance of each node.
-    pub(crate) instances: std::collections::BTreeMap<String, String>,
+    pub(crate) instances: std::collections::BTreeMap<String, Instance>,
+}
+
+/// What EC2 made for a node.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Instance {
+    /// `i-…`
+    pub(crate) id: String,
+    /// MAC address of its primary interface.
+    pub(crate) mac: String,
 }
 
 impl Place {

@@ -1,10 +1,18 @@
 #!/bin/sh
-# The VPC's side of a branch: which link its address is behind. Run by ec2.py.
+# The VPC's side of trunks and branches: the trunk's link, and which link a branch's address is behind. Run by ec2.py.
 # Usage: route.sh CLUSTER associate|disassociate NODE VLAN MAC ADDRESS...
+#        route.sh CLUSTER trunk NODE MAC
 set -eu
-cluster=$1 verb=$2 node=$3 vlan=$4 mac=$5
-shift 5
+cluster=$1 verb=$2 node=$3
 router="nsenter --net=/run/netns/sgp-$cluster-router ip"
+if [ "$verb" = trunk ]; then
+    $router link del "${node}t" 2>/dev/null || true
+    $router link add "${node}t" type veth peer name eth1 address "$4" netns "/run/netns/sgp-$cluster-$node"
+    $router link set "${node}t" up
+    exit
+fi
+vlan=$4 mac=$5
+shift 5
 for address in "$@"; do
     case $address in *:*) prefix=$address/128 ;; *) prefix=$address/32 ;; esac
     if [ "$verb" = associate ]; then

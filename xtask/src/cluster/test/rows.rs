@@ -1,5 +1,5 @@
-//! The rows of facts 4.1 that translate no addresses: which interfaces a connection's first packet passes, and
-//! under which source, as the wire shows it.
+//! Rows of facts 4.1: which interfaces a connection's first packet passes, and under which source, as the wire
+//! shows it.
 
 use std::process::{Child, Stdio};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use super::stage::{NAMESPACE, Role, Stage, Wired, bracketed};
 use super::wire::{Seen, Way, Wire};
 use crate::demo::hands::until;
 use crate::demo::tutorial::Node;
-use crate::place::{Family, Mode};
+use crate::place::{Family, Mode, Place};
 use crate::process::within;
 
 /// Where a node's own servers listen: kubelet's port.
@@ -63,13 +63,13 @@ struct Scene<'a> {
 pub(super) fn rows(stage: &Stage) -> Result<()> {
     let scene = scene(stage)?;
     let _servers = serve(&scene)?;
-    let mut wrong = Vec::new();
-    let (mode, family) = (stage.place.mode, stage.place.family);
-    wrong.extend(scene.run(&mode_rows(&scene, mode, family))?);
-    restart_with(stage, scene.node, "AWS_VPC_K8S_CNI_EXTERNALSNAT=true\n")?;
-    let external = scene.run(&external_rows(stage, mode));
-    restart_with(stage, scene.node, "")?;
-    wrong.extend(external?);
+    let mut wrong = scene.run(&mode_rows(&scene, stage.place.mode, stage.place.family))?;
+    for (settings, row) in settings_rows(&stage.place) {
+        restart_with(stage, scene.node, &format!("{settings}\n"))?;
+        let differs = scene.run(&[row]);
+        restart_with(stage, scene.node, "")?;
+        wrong.extend(differs?);
+    }
     ensure!(wrong.is_empty(), "{}", wrong.join("; "));
     Ok(())
 }
@@ -94,6 +94,11 @@ fn mode_rows(scene: &Scene<'_>, mode: Mode, family: Family) -> Vec<Row> {
         port: 80,
         expected,
     };
+    // IPv6 is never translated.
+    let outside_as_node = match family {
+        Family::V4 => "in veth-P, out eth0 as node, answered",
+        Family::V6 => "in veth-P, out branch-P as P, answered",
+    };
     let (q, service) = (&scene.q.address, &scene.service);
     let mut rows = match mode {
         Mode::Strict => vec![
@@ -111,8 +116,8 @@ fn mode_rows(scene: &Scene<'_>, mode: Mode, family: Family) -> Vec<Row> {
             ),
         ],
         Mode::Standard => vec![
+            row("R3", "outside", &outside, 80, outside_as_node),
             row("R6", "VPC", &in_vpc, 80, "in veth-P, out branch-P as P, answered"),
-            row("R7", "VPC's 2nd CIDR", SECOND, 80, "in veth-P, out branch-P as P, answered"),
             row("R8", "own node", &node, KUBELET, "in veth-P, answered"),
             row("R10", "Q, same node", q, 80, "in veth-P, out veth-Q as P, answered"),
             row("R12", "NodeLocal DNS", NODE_LOCAL, KUBELET, "in veth-P, answered"),
@@ -120,21 +125,31 @@ fn mode_rows(scene: &Scene<'_>, mode: Mode, family: Family) -> Vec<Row> {
             row("R22", "ClusterIP of Q", service, 80, "in veth-P, out veth-Q as P, answered"),
         ],
     };
-    // VPCs have a second CIDR and NodeLocal DNS its address in IPv4 only.
+    // NodeLocal DNS has its address in IPv4 only.
     rows.retain(|row| family == Family::V4 || !row.to.contains('.'));
     rows
 }
 
-fn external_rows(stage: &Stage, mode: Mode) -> Vec<Row> {
-    let outside = stage.place.internet().to_owned();
-    vec![Row {
-        name: if mode == Mode::Strict { "R2" } else { "R4" },
-        packet: format!("P -> outside {outside}, external SNAT"),
-        from: From::P,
-        to: outside,
-        port: 80,
-        expected: "in veth-P, out branch-P as P, answered",
-    }]
+/// Rows about a packet that might be translated, with the settings by which it is not. An agent learns of a new CIDR
+/// of the VPC when it starts.
+fn settings_rows(place: &Place) -> Vec<(&'static str, Row)> {
+    let to = |name, to: &str, settings: &'static str| {
+        let packet = format!("P -> {to} {}", settings.trim_start_matches("AWS_VPC_K8S_CNI_"));
+        let expected = "in veth-P, out branch-P as P, answered";
+        (settings, Row { name, packet, from: From::P, to: to.to_owned(), port: 80, expected })
+    };
+    let by_branch = |name, settings| to(name, place.internet(), settings);
+    let external = "AWS_VPC_K8S_CNI_EXTERNALSNAT=true";
+    match (place.mode, place.family) {
+        (Mode::Strict, _) => vec![by_branch("R2", external)],
+        (Mode::Standard, Family::V6) => vec![by_branch("R4", external)],
+        (Mode::Standard, Family::V4) => vec![
+            by_branch("R4", external),
+            by_branch("R5", "AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS=203.0.113.0/24"),
+            to("R7", SECOND, ""),
+            by_branch("R16", "AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS=0.0.0.0/0"),
+        ],
+    }
 }
 
 impl Scene<'_> {
