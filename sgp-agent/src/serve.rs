@@ -1,7 +1,6 @@
 //! Answers the CNI plugin on the unix socket (`protocol`).
 
 use std::fs::Permissions;
-use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -14,10 +13,10 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Notify, watch};
 use tracing::{debug, warn};
 
-use crate::domain::branches::POD_UID_TAG;
+use crate::domain::adoption::agrees;
 use crate::domain::groups::EndpointId;
 use crate::domain::matching::groups_of;
-use crate::domain::observed::{BranchAnnotation, CloudFacts, Pod};
+use crate::domain::observed::{BranchAnnotation, Pod};
 use crate::domain::plan::links_of;
 use crate::domain::settings::Settings;
 use crate::host::Host;
@@ -150,7 +149,7 @@ fn branch_response(status: &Status, settings: &Settings, pod: &Pod, branch: &Bra
         let pod = crate::domain::branches::pod_name(pod);
         format!("pod {pod}: EC2 does not show its branch {} on a trunk", branch.interface_id)
     })?;
-    if !is_of(pod, branch, cloud) {
+    if !agrees(pod, branch, cloud) {
         let name = crate::domain::branches::pod_name(pod);
         let message = format!(
             "pod {name}: its annotation {} contradicts what EC2 says of {}; whoever wrote it must correct it, or the pod be made anew",
@@ -186,18 +185,6 @@ fn wiring_of(settings: &Settings, pod: &Pod, branch: &BranchAnnotation, trunk_ma
         veth_prefix: settings.veth_prefix.clone(),
         mtu: settings.pod_mtu,
     }
-}
-
-/// Whether EC2 agrees with the annotation, which anybody who may create pods can write. A branch that is not
-/// of our making carries no pod's UID; there, AWS's webhook guards the annotation.
-fn is_of(pod: &Pod, branch: &BranchAnnotation, cloud: &CloudFacts) -> bool {
-    let Some(eni) = cloud.interfaces.get(&branch.interface_id) else { return false };
-    let mut addresses = branch.private_ip.map(IpAddr::V4).into_iter().chain(branch.ipv6_addr.map(IpAddr::V6));
-    let vlan = cloud.associations.get(&branch.interface_id).map(|at| at.vlan_id);
-    eni.tags.get(POD_UID_TAG).is_none_or(|uid| *uid == pod.uid)
-        && eni.mac == branch.mac
-        && addresses.all(|addr| eni.addresses.contains(&addr))
-        && vlan == Some(branch.vlan_id)
 }
 
 /// All of it: the endpoint, these very interfaces, the policy of its groups, and four live links.

@@ -60,7 +60,7 @@ enum Command {
     /// What was dropped, by pod, direction and reason
     Drops(Target),
     /// Look for what could be wrong on this node; exit status 1 if anything is
-    Doctor(View),
+    Doctor(doctor::Doctor),
     /// Would this kernel take the programs? Loads them where nobody else is, and says what its verifier counted
     Verify(View),
     /// Remove every pin and with them all programs, and put the node's own settings back: enforcement ends and branch
@@ -85,7 +85,7 @@ pub fn main() -> ExitCode {
 fn dispatch(command: Command) -> Result<ExitCode> {
     match command {
         Command::Cni => return Ok(crate::cni::main()),
-        Command::Doctor(view) => return doctor::print(&view),
+        Command::Doctor(doctor) => return doctor::print(&doctor),
         Command::Check(question) => return Ok(check::print(&question)),
         Command::Run(settings) => run::run(*settings)?,
         Command::Status(view) => status::print(&view)?,

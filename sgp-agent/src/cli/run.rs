@@ -14,6 +14,7 @@ use tracing::{info, warn};
 
 use super::variables::{NodeFiles, Variables};
 use super::view::Place;
+use crate::adopt::adopt;
 use crate::domain::branches::BranchSettings;
 use crate::domain::enforcement::{Enforcement, RelatedIcmp, Revoked, SnatJudges};
 use crate::domain::groups::EndpointId;
@@ -197,6 +198,7 @@ async fn work(settings: Settings, node: String, host: Arc<Host>, kernel: Bpf) ->
         let branches =
             BranchSettings { cluster_name: settings.cluster_name.clone(), cooldown_s: settings.branch_cooldown };
         let netlink = netlink::Netlink::connect()?;
+        tokio::spawn(adopt(netlink.clone(), host.settings().veth_prefix.clone(), status.subscribe()));
         let (provision, kernel) = (settings.provision, Arc::new(Mutex::new(kernel)));
         let enforcement = Enforcement { snat_policy: settings.snat_policy, ..settings.choices.enforcement() };
         let (node, kubernetes) = (node.clone(), Arc::clone(&kubernetes));

@@ -7,6 +7,7 @@
 //! - `Desired` says what should be, `Installed` what the kernel holds, and a plan is an ordered list of
 //!   steps of which every prefix leaves the node safe: it may deny more, never less.
 
+pub mod adoption;
 pub mod annotation;
 pub mod branches;
 pub mod compile;
@@ -23,6 +24,7 @@ pub mod observed;
 pub mod plan;
 pub mod prefix;
 pub mod readback;
+pub mod routing;
 pub mod scenario;
 pub mod settings;
 pub mod teardown;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use crate::demo::hands::until;
-use crate::place::{Cloud, Family, Place, Shape};
+use crate::place::{Cloud, Family, Instance, Place, Shape};
 use crate::process::{daemon, end_all, finish, within};
 use crate::tools::Tools;
 use crate::{control, net};
@@ -43,6 +43,7 @@ fn build(mut place: Place, tools: &Tools) -> Result<Place> {
         })
     })
     .and_then(|cloud| {
+        net::name_primaries(&place, &cloud)?;
         place.cloud = Some(cloud);
         place.save()
     })?;
@@ -139,7 +140,8 @@ pub(crate) fn apply_options(tools: &Tools) -> Vec<String> {
 fn start_nodes(place: &Place, tools: &Tools) -> Result<()> {
     apply(place, tools, CRD)?;
     let cloud = place.cloud.as_ref().context("EC2 has made nothing")?;
-    let node = |(name, instance): (&String, &String)| {
+    let node = |(name, instance): (&String, &Instance)| {
+        let instance = &instance.id;
         format!(
             "apiVersion: v1\nkind: Node\nmetadata:\n  name: {name}\n  labels: {{kubernetes.io/hostname: {name}, kubernetes.io/os: linux}}\n\
              spec: {{providerID: 'aws:///us-west-2a/{instance}'}}\n---\n"

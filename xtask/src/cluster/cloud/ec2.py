@@ -6,7 +6,8 @@ in use, and of a device index that is taken. A group created with the descriptio
 can bring a missing group into being; EC2 itself would not.
 
 Usage: ec2.py HOOK MOTO_SERVER_ARGS...
-HOOK is run as `HOOK associate|disassociate NODE VLAN ADDRESS...` after a branch joined or left a trunk: the VPC.
+HOOK is the VPC: it is run as `HOOK associate|disassociate NODE VLAN MAC ADDRESS...` after a branch joined or left a trunk, and as
+`HOOK trunk NODE MAC` after a trunk was attached.
 A VPC that asks for an IPv6 CIDR gets that of the environment variable SGP_VPC_IPV6.
 """
 import os
@@ -55,7 +56,7 @@ def call_hook(verb, backend, association):
     if instance is None or branch is None:
         return
     addresses = [a["PrivateIpAddress"] for a in branch.private_ip_addresses] + list(branch.ipv6_addresses)
-    command = [*HOOK.split(), verb, tag(instance, "Name"), str(association["VlanId"]), *addresses]
+    command = [*HOOK.split(), verb, tag(instance, "Name"), str(association["VlanId"]), branch.mac_address, *addresses]
     subprocess.run(command, check=True)
 
 
@@ -109,7 +110,12 @@ def attach_network_interface(self):
         owner, taken = attachment_of(eni)
         if owner is not None and owner.id == instance and taken == index:
             raise Refused("InvalidParameterValue", f"Instance '{instance}' already has an interface attached at device index '{index}'.")
-    return original_attach(self)
+    answer = original_attach(self)
+    trunk = backend.enis.get(self._get_param("NetworkInterfaceId"))
+    if trunk is not None and trunk.interface_type == "trunk":
+        name = tag(attachment_of(trunk)[0], "Name")
+        subprocess.run([*HOOK.split(), "trunk", name, trunk.mac_address], check=True)
+    return answer
 
 
 def create_network_interface_permission(self):
