@@ -1,10 +1,13 @@
 //! The command line: `run` and `cni` do the work, all other commands read the pinned maps and need no agent.
 
+mod branches;
 mod counts;
 mod doctor;
 mod endpoints;
 mod explain;
 mod flows;
+mod instance_types;
+mod orphans;
 mod policy;
 mod run;
 mod status;
@@ -12,7 +15,7 @@ mod view;
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
 use view::{Target, View};
@@ -53,6 +56,10 @@ enum Command {
     Drops(Target),
     /// Look for what could be wrong on this node; exit status 1 if anything is
     Doctor(View),
+    /// Find interfaces in EC2 that were made for this cluster and that nobody looks after any more
+    Orphans(orphans::Asked),
+    /// The table of instance types and how many branches each carries
+    InstanceTypes(instance_types::InstanceTypes),
     /// Remove every pin and with them all programs: enforcement ends and branch pods are open to the node
     #[command(after_help = "Examples:\n  sgp-agent uninstall\n  sgp-agent uninstall --bpf-dir /sys/fs/bpf/sgp")]
     Uninstall(view::Place),
@@ -75,6 +82,8 @@ pub fn main() -> ExitCode {
 fn dispatch(command: Command) -> Result<ExitCode> {
     match command {
         Command::Cni => return Ok(crate::cni::main()),
+        Command::Orphans(asked) => return orphans::print(&asked),
+        Command::InstanceTypes(asked) => instance_types::print(&asked)?,
         Command::Doctor(view) => return doctor::print(&view),
         Command::Run(settings) => run::run(*settings)?,
         Command::Status(view) => status::print(&view)?,
@@ -86,6 +95,11 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Uninstall(place) => crate::io::kernel::uninstall(&place.bpf_dir)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Runs what waits for EC2 or the API server.
+fn asynchronously<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::runtime::Runtime::new().context("starting the async runtime")?.block_on(work)
 }
 
 #[cfg(test)]

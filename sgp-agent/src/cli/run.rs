@@ -12,10 +12,9 @@ use nix::fcntl::{Flock, FlockArg};
 use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
+use super::branches::Branches;
 use super::view::Place;
-use crate::domain::branches::BranchSettings;
 use crate::domain::groups::EndpointId;
-use crate::domain::observed::CloudFacts;
 use crate::io::ec2::Ec2;
 use crate::io::kernel::Bpf;
 use crate::io::kernel::maps::{Maps, PinDirs};
@@ -58,9 +57,8 @@ pub(super) struct Settings {
     /// Seconds between two looks at EC2
     #[arg(long, default_value_t = 10.0, value_name = "SECONDS")]
     ec2_poll: f64,
-    /// Seconds a branch rests after its pod before it is deleted (AWS's branch-eni-cooldown)
-    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
-    branch_cooldown: u64,
+    #[command(flatten)]
+    branches: Branches,
     /// How log lines look
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -139,6 +137,7 @@ async fn asked_to_stop() -> Result<()> {
 /// Everything but the signals. The socket answers from the first moment, so that the CNI plugin hears what
 /// is missing instead of finding nobody.
 async fn work(settings: Settings, node: String, kernel: Bpf) -> Result<()> {
+    let types = settings.branches.types()?;
     let (changed, look_at_cloud) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (status, seen) = watch::channel(Status::default());
     follow_data_path(&kernel)?;
@@ -149,14 +148,13 @@ async fn work(settings: Settings, node: String, kernel: Bpf) -> Result<()> {
     let kubernetes = Arc::new(Kubernetes::connect(&node, &changed).await?);
     let reconciling = async {
         let instance_id = insist("the API server", || kubernetes.instance_id(&node)).await;
-        let cloud = Arc::new(insist("EC2", || Ec2::connect(&instance_id)).await);
+        let account = settings.branches.trunk_account.clone();
+        let cloud = Arc::new(insist("EC2", || Ec2::connect(&instance_id, &types, account.clone())).await);
         info!(node, instance_id, "started");
         let (told, facts) = watch::channel(None);
         let every = Duration::from_secs_f64(settings.ec2_poll);
         tokio::spawn(poll(Arc::clone(&cloud), Arc::clone(&kubernetes), every, Arc::clone(&look), told));
-        tokio::spawn(advertise(Arc::clone(&kubernetes), node.clone(), facts.clone()));
-        let branches =
-            BranchSettings { cluster_name: settings.cluster_name.clone(), cooldown_s: settings.branch_cooldown };
+        let provisioner = Arc::new(Mutex::new(settings.branches.provisioner(&settings.cluster_name)));
         let netlink = netlink::Netlink::connect()?;
         let (provision, kernel) = (settings.provision, Arc::new(Mutex::new(kernel)));
         let (node, kubernetes) = (node.clone(), Arc::clone(&kubernetes));
@@ -166,7 +164,7 @@ async fn work(settings: Settings, node: String, kernel: Bpf) -> Result<()> {
             cloud,
             kernel,
             netlink,
-            branches,
+            provisioner,
             provision,
             facts,
             look_at_cloud,
@@ -199,18 +197,6 @@ async fn insist<T, F: Future<Output = Result<T>>>(whom: &str, ask: impl Fn() -> 
         }
         tokio::time::sleep(AGAIN).await;
     }
-}
-
-/// Says on the node how many branches it can carry, once its trunk stands.
-async fn advertise(kubernetes: Arc<Kubernetes>, node: String, mut facts: watch::Receiver<Option<Arc<CloudFacts>>>) {
-    let stands = |facts: &Option<Arc<CloudFacts>>| facts.as_ref().is_some_and(|facts| facts.trunk().is_some());
-    let Ok(limit) =
-        facts.wait_for(stands).await.map(|facts| facts.as_ref().map_or(0, |facts| facts.instance.branch_limit))
-    else {
-        return;
-    };
-    insist("the API server", || kubernetes.advertise(&node, limit)).await;
-    info!(node, branches = limit, "advertised vpc.amazonaws.com/pod-eni");
 }
 
 /// Events of the data path and lines of aya-log become log lines of the agent.

@@ -8,15 +8,26 @@
 //!   steps of which every prefix leaves the node safe: it may deny more, never less.
 
 pub mod annotation;
+pub mod answers;
 pub mod branches;
+pub mod cloud_steps;
 pub mod compile;
 pub mod desired;
 pub mod explain;
+pub mod failure;
 pub mod groups;
 pub mod installed;
+pub mod instance_types;
 pub mod matching;
+pub mod node_object;
 pub mod observed;
+pub mod orphans;
 pub mod plan;
+mod pool;
 pub mod prefix;
 pub mod readback;
+pub mod site;
+pub mod tags;
+mod trunk;
+mod vlans;
 pub mod wiring;

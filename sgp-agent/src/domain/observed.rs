@@ -28,6 +28,61 @@ pub struct ClusterFacts {
     pub policies: Vec<SecurityGroupPolicy>,
     /// ServiceAccounts by (namespace, name): their labels.
     pub service_accounts: BTreeMap<(String, String), BTreeMap<String, String>>,
+    /// This node's Node object; `None` while it is not there.
+    pub node: Option<NodeFacts>,
+    /// This node's CNINode.
+    pub cni_node: CniNodeFacts,
+    /// ENIConfigs by name (facts 1.8).
+    pub eni_configs: BTreeMap<String, EniConfig>,
+    /// `branch-eni-cooldown` of the ConfigMap `kube-system/amazon-vpc-cni`, as it is written there.
+    pub cooldown: Option<String>,
+}
+
+/// A Node object.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeFacts {
+    /// Name.
+    pub name: String,
+    /// UID.
+    pub uid: String,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// Its internal addresses; a node of an IPv6 cluster has only IPv6 ones.
+    pub addresses: Vec<IpAddr>,
+    /// Capacity `vpc.amazonaws.com/pod-eni`, if it says any.
+    pub branch_capacity: Option<String>,
+}
+
+/// What is known of this node's CNINode.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum CniNodeFacts {
+    /// The cluster does not have the kind.
+    #[default]
+    NoSuchKind,
+    /// The kind is there, this node's object is not.
+    Missing,
+    /// It is there.
+    There(CniNode),
+}
+
+/// A CNINode (facts 1.8).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CniNode {
+    /// Features by name: their values.
+    pub features: BTreeMap<String, String>,
+    /// Tags.
+    pub tags: BTreeMap<String, String>,
+}
+
+/// An ENIConfig: where custom networking puts interfaces (facts 1.8).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EniConfig {
+    /// `subnet-…`
+    pub subnet_id: String,
+    /// Groups; empty means those of the primary interface.
+    pub groups: GroupSet,
 }
 
 /// A pod of this node.
@@ -47,6 +102,8 @@ pub struct Pod {
     pub host_network: bool,
     /// Phase Succeeded or Failed: its branch can go. A deletion timestamp alone releases nothing (facts 1.6).
     pub ended: bool,
+    /// How many branches its containers request as the resource `vpc.amazonaws.com/pod-eni` (facts 1.6).
+    pub requested: u64,
     /// Its annotation `vpc.amazonaws.com/pod-eni`, if it has one: parsed, or why it cannot be.
     pub branch: Option<Result<BranchAnnotation, String>>,
 }
@@ -123,9 +180,40 @@ pub struct CloudFacts {
     pub associations: BTreeMap<String, Association>,
     /// CIDRs of the VPC.
     pub vpc_cidrs: Vec<IpNet>,
+    /// The instance's own subnet, and those that ENIConfigs name and EC2 knows.
+    pub subnets: BTreeMap<String, Subnet>,
+    /// Interfaces that another account may attach, or was refused to (`--trunk-account`).
+    pub permitted: BTreeSet<String>,
+}
+
+/// What to describe beside the node's own things.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// `sg-…` beside those that interfaces carry.
+    pub groups: BTreeSet<String>,
+    /// `subnet-…` beside the instance's own.
+    pub subnets: BTreeSet<String>,
+}
+
+/// A subnet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Subnet {
+    /// `subnet-…`
+    pub id: String,
+    /// IPv4 CIDR.
+    pub cidr: Option<Ipv4Net>,
+    /// First associated IPv6 CIDR, if it has one.
+    pub v6_cidr: Option<Ipv6Net>,
+    /// Free IPv4 addresses, where EC2 says.
+    pub free_addresses: Option<u32>,
 }
 
 impl CloudFacts {
+    /// IPv4 CIDR of a subnet: with custom networking, a branch's is not the instance's.
+    pub fn subnet_cidr(&self, subnet_id: &str) -> Option<Ipv4Net> {
+        self.subnets.get(subnet_id).map_or(self.instance.subnet_cidr, |subnet| subnet.cidr)
+    }
+
     /// This node's trunk, once it is attached.
     pub fn trunk(&self) -> Option<&NetworkInterface> {
         let attached = |eni: &&NetworkInterface| {
@@ -143,7 +231,7 @@ pub struct Instance {
     pub id: String,
     /// For example `m5.xlarge`.
     pub instance_type: String,
-    /// Subnet of the primary interface; trunk and branches are made there.
+    /// Subnet of the primary interface; trunk and branches are made there unless an ENIConfig says otherwise.
     pub subnet_id: String,
     /// Its IPv4 CIDR.
     pub subnet_cidr: Option<Ipv4Net>,
@@ -155,6 +243,8 @@ pub struct Instance {
     pub primary_groups: GroupSet,
     /// Device indexes in use.
     pub device_indexes: BTreeSet<u32>,
+    /// Whether the table of instance types has its type.
+    pub known_type: bool,
     /// Branch interfaces the type can carry; 0 where it has no trunk (instance-limits.csv).
     pub branch_limit: u32,
     /// Interfaces the type can attach to its default card.
@@ -174,6 +264,8 @@ pub struct NetworkInterface {
     pub groups: GroupSet,
     /// `trunk`, `branch`, `interface`, …
     pub interface_type: String,
+    /// `available`, `in-use`, …
+    pub status: String,
     /// Tags.
     pub tags: BTreeMap<String, String>,
     /// `i-…` it is attached to, and the attachment's status.
