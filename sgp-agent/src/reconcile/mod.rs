@@ -21,7 +21,7 @@ use crate::domain::branches::CloudStep;
 use crate::domain::desired::{Desired, Refusal};
 use crate::domain::installed::Installed;
 use crate::domain::observed::{CloudFacts, Observed};
-use crate::domain::plan::plan;
+use crate::domain::plan::{Step, plan};
 use crate::io::ec2::Cloud;
 use crate::io::kernel::Kernel;
 use crate::io::kubernetes::Kubernetes;
@@ -197,8 +197,10 @@ fn apply<K: Kernel>(kernel: &mut K, desired: &Desired, sweep: bool) -> Result<In
     let installed = kernel.installed().context("reading what is installed")?;
     let steps = plan(desired, &installed);
     let done = steps.iter().try_for_each(|step| kernel.apply(step));
-    // A step may have failed for want of room that only sweeping gives back.
-    if sweep || done.is_err() {
+    // A step may have failed for want of room that only sweeping gives back. And a branch goes on to another
+    // pod under the same endpoint id: what its last pod was allowed must not be there any more.
+    let forgotten = steps.iter().any(|step| matches!(step, Step::RemoveEndpoint(_)));
+    if sweep || forgotten || done.is_err() {
         kernel.sweep()?;
     }
     done?;
