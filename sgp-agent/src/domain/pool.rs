@@ -53,7 +53,7 @@ impl<'a> Stock<'a> {
 
 /// Which branch a running step claims, and for which pod.
 fn claim(step: &CloudStep) -> Option<(&String, &str)> {
-    let Step::Tag { branch, tags, .. } = step else { return None };
+    let CloudStep::Tag { branch, tags, .. } = step else { return None };
     tags.get(POD_UID_TAG).map(|uid| (branch, uid.as_str()))
 }
 
@@ -129,6 +129,11 @@ impl<'a> Planner<'a> {
         }
         for branch in kept {
             self.tag(branch, None, Purpose::Pool, &mut carrier);
+            // With its last pod's groups it would stand in the way of whoever deletes them.
+            if branch.groups != carrier.site.groups {
+                let (branch, groups) = (branch.id.clone(), carrier.site.groups.clone());
+                self.plan.steps.push(CloudStep::SetGroups { purpose: Purpose::Pool, branch, groups });
+            }
             if !self.cloud.associations.contains_key(&branch.id) {
                 self.associate(branch, Purpose::Pool, &mut carrier);
             }

@@ -65,6 +65,8 @@ fn nothing_over(sim: &Sim, pods: &[Pod], pool: usize) -> Check {
     let free = holders.iter().filter(|uid| uid.is_empty()).count();
     ensure(free == pool, || format!("{free} free branches instead of {pool}"))?;
     ensure(branches.len() == pods.len() + pool, || format!("holders {holders:?}"))?;
+    let clean = |eni: &&NetworkInterface| !eni.tags[POD_UID_TAG].is_empty() || eni.groups == GroupSet::of(["sg-node"]);
+    ensure(branches.iter().all(clean), || "a free branch has a pod's groups".into())?;
     let on_trunk = branches.iter().all(|eni| sim.ec2.associations().contains_key(&eni.id));
     ensure(on_trunk, || "a branch is beside the trunk".into())
 }
