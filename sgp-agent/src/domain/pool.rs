@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::branches::{Carrier, groups_wanted};
 use super::branches::{CloudStep, Planner, Purpose, has_addresses_of};
-use super::cloud_steps::CloudStep as Step;
 use super::groups::GroupSet;
 use super::observed::{CloudFacts, NetworkInterface, Pod};
 use super::site::Site;

@@ -54,8 +54,12 @@ impl Ec2 {
             branch_limit,
             interface_limit: 4,
         };
-        let attachment =
-            Attachment { id: "eni-attach-0".into(), instance_id: INSTANCE.into(), status: "attached".into(), ..Attachment::default() };
+        let attachment = Attachment {
+            id: "eni-attach-0".into(),
+            instance_id: INSTANCE.into(),
+            status: "attached".into(),
+            ..Attachment::default()
+        };
         let primary = NetworkInterface {
             id: "eni-primary".into(),
             mac: "02:00:00:00:00:00".into(),
@@ -155,7 +159,8 @@ impl Ec2 {
     }
 
     fn interface(&mut self, id: &str) -> Result<&mut NetworkInterface, Failure> {
-        let missing = || refused("InvalidNetworkInterfaceID.NotFound", &format!("The networkInterface ID '{id}' does not exist"));
+        let missing =
+            || refused("InvalidNetworkInterfaceID.NotFound", &format!("The networkInterface ID '{id}' does not exist"));
         self.state.interfaces.get_mut(id).ok_or_else(missing)
     }
 
@@ -186,7 +191,10 @@ impl Ec2 {
     fn attach(&mut self, trunk: &str, device_index: u32) -> Result<Answer, Failure> {
         let taken = |eni: &NetworkInterface| eni.attachment.as_ref().is_some_and(|at| at.device_index == device_index);
         if self.state.interfaces.values().any(taken) {
-            return Err(refused("InvalidParameterValue", "Instance already has an interface attached at that device index"));
+            return Err(refused(
+                "InvalidParameterValue",
+                "Instance already has an interface attached at that device index",
+            ));
         }
         let eni = self.interface(trunk)?;
         if eni.attachment.is_some() {
@@ -259,7 +267,9 @@ impl Ec2 {
 
 fn known(groups: &GroupSet) -> Result<(), Failure> {
     match groups.0.iter().find(|id| !GROUPS.contains(&id.as_str())) {
-        Some(id) => Err(refused("InvalidSecurityGroupID.NotFound", &format!("The security group '{id}' does not exist"))),
+        Some(id) => {
+            Err(refused("InvalidSecurityGroupID.NotFound", &format!("The security group '{id}' does not exist")))
+        }
         None => Ok(()),
     }
 }

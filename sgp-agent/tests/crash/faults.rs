@@ -28,7 +28,8 @@ const ERRORS: [(&str, u16, Scope); 11] = [
 const LASTING: Duration = Duration::from_secs(180);
 
 fn errors() -> impl Iterator<Item = (Failure, Scope, Effect)> {
-    let answered = ERRORS.iter().map(|(code, status, scope)| (Failure::of(code, *status, "as documented"), *scope, Effect::None));
+    let answered =
+        ERRORS.iter().map(|(code, status, scope)| (Failure::of(code, *status, "as documented"), *scope, Effect::None));
     let timed_out = |effect| (Failure::unanswered("the call timed out"), Scope::Object, effect);
     answered.chain([timed_out(Effect::None), timed_out(Effect::Done)])
 }
@@ -153,7 +154,11 @@ fn a_branch_that_somebody_deletes_is_made_again() {
         let next = sim.now + Duration::from_millis(100);
         sim.run_until(next).expect("it goes on");
     }
-    let made = sim.ec2.interfaces().keys().find(|id| *id != "eni-primary" && sim.ec2.interfaces()[*id].interface_type != "trunk");
+    let made = sim
+        .ec2
+        .interfaces()
+        .keys()
+        .find(|id| *id != "eni-primary" && sim.ec2.interfaces()[*id].interface_type != "trunk");
     let made = made.cloned().expect("the branch");
     sim.ec2.lose(&made, sim.now);
     sim.run_to_rest().expect("it ends");

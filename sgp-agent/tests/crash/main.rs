@@ -4,6 +4,8 @@
 //! EC2, API server, container runtime and kernel are models (`ec2.rs`, `node.rs`); planner, dispatcher and what
 //! the kernel shall hold are the agent's own.
 
+mod aws;
+mod burst;
 mod ec2;
 mod faults;
 mod node;
@@ -75,7 +77,8 @@ fn a_crash_after_any_two_steps_leaves_nothing_over() {
         .collect();
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let points: usize = std::thread::scope(|scope| {
-        let share = |worker: usize| firsts.iter().skip(worker).step_by(workers).map(|(s, first)| pairs(s, *first)).sum();
+        let share =
+            |worker: usize| firsts.iter().skip(worker).step_by(workers).map(|(s, first)| pairs(s, *first)).sum();
         let running: Vec<_> = (0..workers).map(|worker| scope.spawn(move || -> usize { share(worker) })).collect();
         running.into_iter().map(|worker| worker.join().expect("a worker survives")).sum()
     });

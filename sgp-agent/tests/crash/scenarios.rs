@@ -34,12 +34,18 @@ pub(crate) const SCENARIOS: [Scenario; 9] = [
     scenario("pod create, warm", 1, 18, &[(10, Create("a-1"))]),
     scenario("pod delete and cool-down", 0, 18, &[(0, Create("a-1")), (20, Delete("a-1"))]),
     scenario("pod deleted while it is made", 0, 18, &[(0, Create("a-1")), (2, Delete("a-1")), (3, Create("a-1"))]),
-    scenario("a full node: the next pod takes the branch", 0, 1, &[
-        (0, Create("a-1")),
-        (20, Delete("a-1")),
-        (25, Create("b-1")),
-    ]),
-    scenario("pool refill", 2, 18, &[(0, Create("a-1")), (20, Create("b-1")), (20, Create("b-2")), (40, Delete("a-1"))]),
+    scenario(
+        "a full node: the next pod takes the branch",
+        0,
+        1,
+        &[(0, Create("a-1")), (20, Delete("a-1")), (25, Create("b-1"))],
+    ),
+    scenario(
+        "pool refill",
+        2,
+        18,
+        &[(0, Create("a-1")), (20, Create("b-1")), (20, Create("b-2")), (40, Delete("a-1"))],
+    ),
     scenario("a job ends, its branch goes on", 1, 18, &[(0, Create("a-1")), (20, End("a-1")), (90, Create("b-1"))]),
     Scenario { minimum: 3, pool: 2, ..scenario("at least three", 0, 18, &[(5, Create("a-1"))]) },
 ];

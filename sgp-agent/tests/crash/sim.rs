@@ -10,10 +10,11 @@ use sgp_agent::domain::failure::Failure;
 use sgp_agent::domain::observed::Observed;
 use sgp_agent::reconcile::{Provisioner, Rates, Round};
 
+use crate::burst::{Buckets, latency};
 use crate::ec2::Ec2;
 use crate::node::Node;
 
-/// How long a call takes.
+/// How long a call takes where that does not matter.
 const CALL: Duration = Duration::from_millis(300);
 /// A simulation that is not at rest after this much virtual time never will be.
 const PATIENCE: Duration = Duration::from_secs(4 * 3600);
@@ -71,6 +72,15 @@ pub(crate) struct Mishaps {
     pub(crate) fault: Option<Fault>,
 }
 
+/// How long a call takes, and what EC2 says to too many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// Always the same, and never too many.
+    Even,
+    /// As `burst.rs` models EC2.
+    Modelled,
+}
+
 struct Call {
     due: Duration,
     step: CloudStep,
@@ -88,6 +98,12 @@ pub(crate) struct Sim {
     born: Duration,
     calls: Vec<Call>,
     mishaps: Mishaps,
+    pub(crate) pace: Pace,
+    buckets: Buckets,
+    /// Calls that EC2 found too many.
+    pub(crate) throttled: usize,
+    /// When each pod, by name, had its annotation.
+    pub(crate) annotated: BTreeMap<String, Duration>,
     /// Steps taken: of EC2, the API server and the kernel.
     pub(crate) steps: usize,
     /// Calls made.
@@ -100,6 +116,11 @@ pub(crate) struct Sim {
     standing: BTreeSet<Notice>,
     /// What the last look refused.
     pub(crate) refused: BTreeMap<String, String>,
+}
+
+fn throttled() -> Fault {
+    let failure = Failure::of("RequestLimitExceeded", 503, "Request limit exceeded.");
+    Fault { from: 0, scope: Scope::Kind, lasting: Duration::ZERO, failure, effect: Effect::None }
 }
 
 fn agent(settings: &BranchSettings, start: u32) -> Provisioner {
@@ -118,6 +139,10 @@ impl Sim {
             born: Duration::ZERO,
             calls: Vec::new(),
             mishaps,
+            pace: Pace::Even,
+            buckets: Buckets::default(),
+            throttled: 0,
+            annotated: BTreeMap::new(),
             steps: 0,
             asked: Vec::new(),
             faulty: None,
@@ -209,7 +234,11 @@ impl Sim {
         let round = self.agent.round(observed, &enforced, self.now - self.born);
         for (at, step) in round.start.iter().enumerate() {
             // Calls that begin together end one after the other, so that the agent can die between them.
-            let due = self.now + CALL + Duration::from_millis(at as u64);
+            let takes = match self.pace {
+                Pace::Even => CALL + Duration::from_millis(at as u64),
+                Pace::Modelled => latency(step.action(), self.asked.len() + at),
+            };
+            let due = self.now + takes;
             self.calls.push(Call { due, step: step.clone(), orphaned: false });
         }
         let notices: BTreeSet<Notice> = round.notices.iter().cloned().collect();
@@ -235,6 +264,9 @@ impl Sim {
             Some(_) => self.ec2.apply(&call.step, self.now),
             None => self.node.apply(&call.step),
         });
+        if let (CloudStep::Annotate { name, .. }, true) = (&call.step, works) {
+            self.annotated.insert(name.clone(), self.now);
+        }
         let outcome = match fault {
             Some(fault) => Err(fault.failure),
             None => answer.expect("a call without fault works"),
@@ -250,6 +282,12 @@ impl Sim {
     }
 
     fn fault(&mut self, number: usize, step: &CloudStep) -> Option<Fault> {
+        if let (Pace::Modelled, Some(action)) = (self.pace, step.action())
+            && !self.buckets.take(action, self.now)
+        {
+            self.throttled += 1;
+            return Some(throttled());
+        }
         let fault = self.mishaps.fault.clone()?;
         if number == fault.from {
             self.faulty = Some((self.now, step.clone()));

@@ -6,6 +6,7 @@ mod input;
 mod latency;
 mod manifests;
 mod plugin;
+mod provision;
 mod stage;
 
 use std::time::Instant;
@@ -17,7 +18,7 @@ pub(crate) use stage::Stage;
 /// A sentence and the way to show it.
 type Case = (&'static str, fn(&Stage) -> Result<()>);
 
-const CASES: [Case; 14] = [
+const CASES: [Case; 18] = [
     ("an_ec2_rule_change_is_enforced_within_two_seconds", latency::rule_change),
     ("a_new_policy_and_its_pod_are_enforced_from_the_first_packet", latency::first_packet),
     (
@@ -29,6 +30,10 @@ const CASES: [Case; 14] = [
     ("a_pod_with_a_neighbours_annotation_is_refused_and_the_neighbour_unharmed", closed::forged_annotation),
     ("a_pod_whose_branch_is_down_does_not_leave_by_the_nodes_own_interface", closed::branch_down),
     ("the_cni_plugin_checks_what_it_made_and_never_takes_a_successors_wiring", plugin::verbs),
+    ("a_warm_branch_stands_before_its_pod_and_another_takes_its_place", provision::warm),
+    ("the_node_says_what_its_trunk_carries", provision::node_says),
+    ("orphans_are_deleted_at_the_second_look_and_others_left_alone", provision::orphans),
+    ("the_table_of_instance_types_is_refreshed_from_ec2", provision::instance_types),
     ("the_manifests_of_deploy_are_accepted_and_grant_what_the_agent_needs", manifests::accepted),
     ("a_second_agent_on_a_node_is_refused_by_name", agents::second_agent),
     ("an_agent_without_bpffs_says_how_to_mount_it", agents::no_bpffs),
