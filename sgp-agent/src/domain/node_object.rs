@@ -50,3 +50,17 @@ impl Planner<'_> {
 
 /// The extended resource that pods request and nodes advertise; the annotation has the same name.
 pub const RESOURCE: &str = POD_ENI;
+
+/// The instance in a node's provider id (`aws:///<zone>/i-…`): 8 or 17 hexadecimal digits.
+///
+/// # Errors
+/// A sentence that names the provider id.
+pub fn instance_of(provider_id: &str) -> Result<&str, String> {
+    let id = provider_id.rsplit('/').next().unwrap_or_default();
+    let digits = id.strip_prefix("i-").unwrap_or_default();
+    let hex = digits.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+    if hex && matches!(digits.len(), 8 | 17) {
+        return Ok(id);
+    }
+    Err(format!("the provider id {provider_id:?} names no EC2 instance"))
+}

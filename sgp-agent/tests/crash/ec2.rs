@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use sgp_agent::domain::answers::Answer;
-use sgp_agent::domain::branches::CloudStep;
+use sgp_agent::domain::branches::{CloudStep, INSTANCE_TAG, OWNER_TAG, POD_UID_TAG};
 use sgp_agent::domain::cloud_steps::{Family, NewInterface};
 use sgp_agent::domain::failure::Failure;
 use sgp_agent::domain::groups::{GroupSet, SecurityGroup};
@@ -91,6 +91,20 @@ impl Ec2 {
         self.state.interfaces.remove(id);
         self.state.associations.remove(id);
         self.versions.push((now, self.state.clone()));
+    }
+
+    /// A free branch of this node that another controller made.
+    pub(crate) fn stranger(&mut self, now: Duration) -> NetworkInterface {
+        let tags = [
+            (OWNER_TAG.to_owned(), "eks-vpc-resource-controller".to_owned()),
+            (INSTANCE_TAG.to_owned(), INSTANCE.to_owned()),
+            (POD_UID_TAG.to_owned(), String::new()),
+        ];
+        let (id, subnet_id, status) = ("eni-stranger".to_owned(), SUBNET.to_owned(), "available".to_owned());
+        let stranger = NetworkInterface { id, subnet_id, status, tags: tags.into(), ..NetworkInterface::default() };
+        self.state.interfaces.insert(stranger.id.clone(), stranger.clone());
+        self.versions.push((now, self.state.clone()));
+        stranger
     }
 
     /// What a description that is asked for now says.

@@ -9,6 +9,7 @@ mod burst;
 mod ec2;
 mod faults;
 mod node;
+mod reference;
 mod rest;
 mod scenarios;
 mod sim;

@@ -304,9 +304,13 @@ impl Sim {
     /// One more step is taken; it may have been the last of this agent.
     fn count(&mut self) {
         self.steps += 1;
-        if !self.mishaps.crashes.contains(&self.steps) {
-            return;
+        if self.mishaps.crashes.contains(&self.steps) {
+            self.restart();
         }
+    }
+
+    /// The agent dies, and another begins with nothing remembered.
+    pub(crate) fn restart(&mut self) {
         self.starts += 1;
         self.born = self.now;
         self.agent = agent(&self.settings, self.starts);

@@ -8,6 +8,7 @@ use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 
 use super::client;
+use crate::domain::node_object::instance_of;
 
 /// Instances of all Nodes, and UIDs of all pods that have not ended.
 ///
@@ -18,7 +19,7 @@ pub async fn census() -> Result<(BTreeSet<String>, BTreeSet<String>)> {
     let nodes = Api::<Node>::all(client.clone()).list(&ListParams::default()).await.context("listing nodes")?;
     let instance = |node: Node| {
         let provider = node.spec.and_then(|spec| spec.provider_id)?;
-        provider.rsplit('/').next().map(str::to_owned)
+        instance_of(&provider).ok().map(str::to_owned)
     };
     let pods = Api::<Pod>::all(client).list(&ListParams::default()).await.context("listing pods")?;
     let ended = |pod: &Pod| {

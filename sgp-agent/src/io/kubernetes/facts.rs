@@ -90,3 +90,28 @@ pub(super) fn eni_config_facts(config: &ENIConfig) -> (String, observed::EniConf
     let groups = GroupSet::of(config.spec.security_groups.clone().unwrap_or_default());
     (config.name_any(), observed::EniConfig { subnet_id: config.spec.subnet.clone().unwrap_or_default(), groups })
 }
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::{PodSpec, ResourceRequirements};
+    use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+    use super::*;
+
+    fn container(count: Option<&str>) -> Container {
+        let requests = count.map(|count| [(RESOURCE.to_owned(), Quantity(count.to_owned()))].into());
+        let resources = Some(ResourceRequirements { requests, ..ResourceRequirements::default() });
+        Container { resources, ..Container::default() }
+    }
+
+    #[test]
+    fn branches_are_requested_by_any_container_and_by_no_init_container() {
+        let spec = PodSpec {
+            containers: vec![container(None), container(Some("1")), container(Some("2"))],
+            init_containers: Some(vec![container(Some("4"))]),
+            ..PodSpec::default()
+        };
+        assert_eq!(pod_facts(&Pod { spec: Some(spec), ..Pod::default() }).requested, 3);
+        assert_eq!(pod_facts(&Pod::default()).requested, 0);
+    }
+}

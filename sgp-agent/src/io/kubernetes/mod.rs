@@ -8,7 +8,7 @@ mod writes;
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result};
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, ServiceAccount};
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::watcher;
@@ -21,6 +21,7 @@ pub use kinds::{
 };
 use watched::{Need, Watched};
 
+use crate::domain::node_object::instance_of;
 use crate::domain::observed::{ClusterFacts, CniNodeFacts};
 
 /// Namespace and name of VPC CNI's ConfigMap, and its key for the cool-down (facts 1.8).
@@ -75,8 +76,7 @@ impl Kubernetes {
         let object = Api::<Node>::all(self.client.clone()).get(node).await;
         let object = object.with_context(|| format!("reading node {node}"))?;
         let provider = object.spec.and_then(|spec| spec.provider_id).unwrap_or_default();
-        let id = provider.rsplit('/').next().unwrap_or_default();
-        anyhow::ensure!(id.starts_with("i-"), "node {node} has provider id {provider:?}, which names no EC2 instance");
+        let id = instance_of(&provider).map_err(Error::msg).with_context(|| format!("node {node}"))?;
         Ok(id.to_owned())
     }
 
