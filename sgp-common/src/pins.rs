@@ -23,7 +23,7 @@ pub mod map {
     pub const LOCAL: &str = "LOCAL";
     /// Remote address -> [`crate::policy::Peer`].
     pub const PEERS: &str = "PEERS";
-    /// Group set id -> policy (inner LPM trie: `Selector` -> `RuleSet`).
+    /// Group set id -> policy (inner LPM trie: `Selector` -> `Answer`).
     pub const POLICIES: &str = "POLICIES";
     /// Never used by programs: carries the BTF that inner tries are created with.
     pub const POLICY_SHAPE: &str = "POLICY_SHAPE";
@@ -33,6 +33,14 @@ pub mod map {
     pub const FLOWS: &str = "FLOWS";
     /// Endpoint id -> number of its flows (u64).
     pub const FLOW_COUNTS: &str = "FLOW_COUNTS";
+    /// [`crate::fragment::FragmentKey`] -> [`crate::fragment::Fragment`].
+    pub const FRAGMENTS: &str = "FRAGMENTS";
+    /// [`crate::snat::SnatKey`] -> [`crate::snat::SnatEntry`].
+    pub const SNAT: &str = "SNAT";
+    /// Destinations reached by the branch and under the pod's own address: address prefix -> 1.
+    pub const SNAT_EXCLUDED: &str = "SNAT_EXCLUDED";
+    /// One [`crate::snat::Node`].
+    pub const NODE: &str = "NODE";
     /// [`crate::event::CounterKey`] -> [`crate::event::Counter`], per CPU.
     pub const COUNTERS: &str = "COUNTERS";
     /// Ring buffer of [`crate::event::Event`].
@@ -42,8 +50,15 @@ pub mod map {
     /// One u64: digest of the object the pinned programs came from, so that a restarted agent of the same
     /// version leaves them alone.
     pub const OBJECT: &str = "OBJECT";
+    /// One u64, nanoseconds: what time it is for programs loaded with [`TEST`]. Not pinned.
+    pub const CLOCK: &str = "CLOCK";
+    /// One [`crate::event::Outcome`]: what a program loaded with [`TEST`] decided last. Not pinned.
+    pub const OUTCOME: &str = "OUTCOME";
+    /// Global of the object, a u8. 1 makes programs take the time from [`CLOCK`] and write [`OUTCOME`]; 0, which is what
+    /// the agent loads, costs nothing, since the verifier removes what a constant makes unreachable.
+    pub const TEST: &str = "TEST";
     /// Every pinned map.
-    pub const ALL: [&str; 14] = [
+    pub const ALL: [&str; 18] = [
         INTERFACES,
         ENDPOINTS,
         ENDPOINT_NAMES,
@@ -54,6 +69,10 @@ pub mod map {
         RULE_NAMES,
         FLOWS,
         FLOW_COUNTS,
+        FRAGMENTS,
+        SNAT,
+        SNAT_EXCLUDED,
+        NODE,
         COUNTERS,
         EVENTS,
         SAMPLER,
@@ -71,6 +90,8 @@ pub mod program {
     pub const FROM_BRANCH: &str = "from_branch";
     /// Branch interface, tc egress: what leaves for the VPC.
     pub const TO_BRANCH: &str = "to_branch";
+    /// Primary interface, tc ingress: replies to translated flows.
+    pub const FROM_PRIMARY: &str = "from_primary";
     /// Every program.
-    pub const ALL: [&str; 4] = [FROM_POD, TO_POD, FROM_BRANCH, TO_BRANCH];
+    pub const ALL: [&str; 5] = [FROM_POD, TO_POD, FROM_BRANCH, TO_BRANCH, FROM_PRIMARY];
 }

@@ -2,36 +2,79 @@
 //! returns what `Record::conclude` makes of its result.
 
 use aya_ebpf::bindings::TC_ACT_SHOT;
-use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::programs::TcContext;
+use sgp_common::endpoint::settings::{RELATED_ICMP, SNAT};
 use sgp_common::endpoint::{Endpoint, Side};
 use sgp_common::exempt::{exempt, exempt_on_node, link_scoped};
-use sgp_common::flow::{Flow, FlowKey};
-use sgp_common::packet::Packet;
+use sgp_common::flow::Admission;
+use sgp_common::packet::{Packet, Part};
+use sgp_common::policy::Question;
 use sgp_common::{Direction, DropReason, Verdict};
 
+use crate::clock::now_ns;
 use crate::endpoint::{self, Here};
 use crate::flow::{self, Found};
+use crate::fragment;
+use crate::leaving;
 use crate::packet::{self, ifindex, ingress_ifindex};
 use crate::policy;
 use crate::report::Record;
+use crate::snat;
 
-/// Branch interface, either way: the packet has the addresses that the VPC sees.
+/// Branch interface, from the VPC: the packet has the addresses that the VPC sees.
 #[inline(always)]
-pub(crate) fn at_branch(ctx: &TcContext, direction: Direction) -> i32 {
-    let mut record = Record::new(ctx, direction);
-    let result = enforce_at_branch(ctx, &mut record);
+pub(crate) fn from_branch(ctx: &TcContext) -> i32 {
+    let Some(record) = Record::begin(ctx, Direction::Inbound) else { return TC_ACT_SHOT };
+    let result = enforce_from_branch(ctx, record);
     record.conclude(ctx, result)
 }
 
 #[inline(always)]
-fn enforce_at_branch(ctx: &TcContext, record: &mut Record) -> Result<Verdict, DropReason> {
+fn enforce_from_branch(ctx: &TcContext, record: &mut Record) -> Result<Verdict, DropReason> {
     let here = endpoint::at(ifindex(ctx))?;
     record.endpoint = here.id;
-    let Some(packet) = packet::parsed(ctx)? else { return Ok(Verdict::Exempt) };
-    record.packet = Some(packet);
-    let exempt = exempt(packet, record.direction, here.endpoint);
-    judge(packet, &here, record, exempt)
+    let Some(packet) = record.parse(ctx)? else { return Ok(Verdict::Exempt) };
+    judge_at_branch(ctx, packet, &here, record)
+}
+
+/// Branch interface, to the VPC: likewise. What a standard-mode pod sends out of the VPC leaves by the primary interface.
+#[inline(always)]
+pub(crate) fn to_branch(ctx: &TcContext) -> i32 {
+    let Some(record) = Record::begin(ctx, Direction::Outbound) else { return TC_ACT_SHOT };
+    let result = enforce_to_branch(ctx, record);
+    record.conclude(ctx, result)
+}
+
+#[inline(always)]
+fn enforce_to_branch(ctx: &TcContext, record: &mut Record) -> Result<Verdict, DropReason> {
+    let here = endpoint::at(ifindex(ctx))?;
+    record.endpoint = here.id;
+    let Some(packet) = record.parse(ctx)? else { return Ok(Verdict::Exempt) };
+    if here.endpoint.settings & SNAT != 0 && snat::leaves(packet) {
+        if !packet.is_icmp_error() {
+            return leaving::judge(ctx, packet, &here, record);
+        }
+        if leaving::is_about_translated(ctx, packet, &here) {
+            return leaving::judge_error(ctx, packet, &here, record);
+        }
+    }
+    // A flow keeps its way, also where its destination has been excluded since.
+    let verdict = judge_at_branch(ctx, packet, &here, record)?;
+    leaving::sent(ctx, packet, record, verdict)
+}
+
+#[inline(always)]
+pub(crate) fn judge_at_branch(
+    ctx: &TcContext,
+    packet: &Packet,
+    here: &Here,
+    record: &mut Record,
+) -> Result<Verdict, DropReason> {
+    if exempt(packet, record.direction(), here.endpoint) {
+        Ok(Verdict::Exempt)
+    } else {
+        judge(ctx, packet, here, record)
+    }
 }
 
 /// Host veth, from the pod: is the source its own? What may leave is judged further on, where it has its
@@ -39,9 +82,9 @@ fn enforce_at_branch(ctx: &TcContext, record: &mut Record) -> Result<Verdict, Dr
 /// another source on their way.
 #[inline(always)]
 pub(crate) fn from_pod(ctx: &TcContext) -> i32 {
-    let mut record = Record::new(ctx, Direction::Outbound);
+    let Some(record) = Record::begin(ctx, Direction::Outbound) else { return TC_ACT_SHOT };
     packet::unmark(ctx);
-    let result = enforce_from_pod(ctx, &mut record);
+    let result = enforce_from_pod(ctx, record);
     record.conclude(ctx, result)
 }
 
@@ -53,12 +96,11 @@ fn enforce_from_pod(ctx: &TcContext, record: &mut Record) -> Result<Verdict, Dro
     if mac != here.endpoint.pod_mac {
         return Err(DropReason::SpoofedSource);
     }
-    let Some(packet) = packet::parsed(ctx)? else { return Ok(Verdict::Exempt) };
-    record.packet = Some(packet);
-    if !here.endpoint.owns(&packet.source) && !link_scoped(packet) {
+    let Some(packet) = record.parse(ctx)? else { return Ok(Verdict::Exempt) };
+    if !endpoint::owns(&here, &packet.source) && !link_scoped(packet) {
         return Err(DropReason::SpoofedSource);
     }
-    if answers_neighbour(packet, here.id) {
+    if answers_neighbour(packet, &here) {
         packet::mark(ctx);
     }
     Ok(Verdict::Passed)
@@ -67,14 +109,18 @@ fn enforce_from_pod(ctx: &TcContext, record: &mut Record) -> Result<Verdict, Dro
 /// Whether the packet belongs to a live flow of its sender and to one of its receiver on this node; if
 /// so, both are refreshed.
 #[inline(never)]
-fn answers_neighbour(packet: &Packet, sender: u64) -> bool {
-    let Some(receiver) = endpoint::local(&packet.destination) else { return false };
-    let Some(out) = FlowKey::of(sender, packet, Direction::Outbound) else { return false };
-    let Some(into) = FlowKey::of(receiver, packet, Direction::Inbound) else { return false };
-    let now_ns = now();
-    flow::lives(&into, packet, now_ns)
-        && flow::refresh(&out, packet, Direction::Outbound, now_ns) == Found::Live
-        && flow::refresh(&into, packet, Direction::Inbound, now_ns) == Found::Live
+fn answers_neighbour(packet: &Packet, sender: &Here) -> bool {
+    let Some(receiver) = endpoint::local(&packet.destination).and_then(endpoint::known) else { return false };
+    let Some(into) = flow::key_of(receiver.id, packet, Direction::Inbound) else { return false };
+    flow::would_pass(into, packet, receiver.endpoint, &mut { Admission::NONE })
+        && goes_on(packet, sender, Direction::Outbound)
+        && goes_on(packet, &receiver, Direction::Inbound)
+}
+
+#[inline(never)]
+fn goes_on(packet: &Packet, here: &Here, direction: Direction) -> bool {
+    let Some(key) = flow::key_of(here.id, packet, direction) else { return false };
+    flow::find(key, packet, direction, here.endpoint, &mut { Admission::NONE }) == Found::Live
 }
 
 /// Host veth, to the pod. What came by the branch, from the node itself (standard mode: kubelet's probes
@@ -82,26 +128,26 @@ fn answers_neighbour(packet: &Packet, sender: u64) -> bool {
 /// is judged twice: the sender's outbound rules, then this pod's inbound rules.
 #[inline(always)]
 pub(crate) fn to_pod(ctx: &TcContext) -> i32 {
-    let mut record = Record::new(ctx, Direction::Inbound);
+    let Some(record) = Record::begin(ctx, Direction::Inbound) else { return TC_ACT_SHOT };
     let here = match endpoint::at(ifindex(ctx)) {
         Ok(here) => here,
         Err(reason) => return record.conclude(ctx, Err(reason)),
     };
     record.endpoint = here.id;
-    let packet = match packet::parsed(ctx) {
+    let packet = match record.parse(ctx) {
         Ok(Some(packet)) => packet,
         Ok(None) => return record.conclude(ctx, Ok(Verdict::Exempt)),
         Err(reason) => return record.conclude(ctx, Err(reason)),
     };
-    record.packet = Some(packet);
     if settled(ctx, here.endpoint) && !forgotten(packet, ingress_ifindex(ctx), here.id) {
         packet::unmark(ctx);
         return record.conclude(ctx, Ok(Verdict::Passed));
     }
-    if sender_refuses(ctx, packet) {
+    if sender_refuses(ctx, packet, record) {
         return TC_ACT_SHOT;
     }
-    let result = judge(packet, &here, &mut record, exempt_on_node(packet));
+    record.turn_to(here.id, Direction::Inbound);
+    let result = judge_on_node(ctx, packet, &here, record);
     record.conclude(ctx, result)
 }
 
@@ -122,41 +168,94 @@ fn forgotten(packet: &Packet, from: u32, receiver: u64) -> bool {
 /// told as that pod's. A source that is not the pod's any more (kube-proxy masquerades NodePorts) is refused: what
 /// the sender's rules say of it cannot be known.
 #[inline(always)]
-fn sender_refuses(ctx: &TcContext, packet: &'static Packet) -> bool {
+fn sender_refuses(ctx: &TcContext, packet: &'static Packet, record: &mut Record) -> bool {
     let Some(sender) = endpoint::find(ingress_ifindex(ctx)) else { return false };
     if !matches!(sender.side, Side::Pod) {
         return false;
     }
-    let mut record = Record::new(ctx, Direction::Outbound);
-    record.endpoint = sender.id;
-    record.packet = Some(packet);
-    let result = judge(packet, &sender, &mut record, exempt_on_node(packet));
+    record.turn_to(sender.id, Direction::Outbound);
+    let result = judge_on_node(ctx, packet, &sender, record);
     record.conclude(ctx, result) == TC_ACT_SHOT
 }
 
-/// Exempt? Known flow? Allowed by a rule? Then remember it.
+#[inline(always)]
+fn judge_on_node(ctx: &TcContext, packet: &Packet, here: &Here, record: &mut Record) -> Result<Verdict, DropReason> {
+    if exempt_on_node(packet) { Ok(Verdict::Exempt) } else { judge(ctx, packet, here, record) }
+}
+
+/// Whose packet is it, and what lets it pass? Exemptions are the caller's: they differ between hooks.
 #[inline(never)]
-fn judge(packet: &Packet, here: &Here, record: &mut Record, exempt: bool) -> Result<Verdict, DropReason> {
-    let direction = record.direction;
-    if exempt {
-        return Ok(Verdict::Exempt);
+fn judge(ctx: &TcContext, packet: &Packet, here: &Here, record: &mut Record) -> Result<Verdict, DropReason> {
+    if !endpoint::owns(here, packet.local(record.direction())) {
+        return Err(not_ours(record.direction()));
     }
-    if !here.endpoint.owns(packet.local(direction)) {
-        return Err(not_ours(direction));
+    if matches!(packet.part, Part::Later) {
+        return follow(packet, here, record);
     }
-    let Some(key) = FlowKey::of(here.id, packet, direction) else {
-        record.matched = policy::decide(packet, here.endpoint, direction)?;
-        return Ok(Verdict::Rule);
-    };
-    let now_ns = now();
-    let found = flow::refresh(&key, packet, direction, now_ns);
-    if found == Found::Live {
+    let result = weigh(ctx, packet, here, record);
+    if matches!(packet.part, Part::First) {
+        let admission = result.is_ok().then_some(&record.admission);
+        fragment::remember(here.id, packet, record.direction(), admission);
+    }
+    result
+}
+
+/// A fragment without ports: by its first one, or by rules that ask for no ports.
+#[inline(always)]
+fn follow(packet: &Packet, here: &Here, record: &mut Record) -> Result<Verdict, DropReason> {
+    if fragment::first(here.id, packet, record.direction(), &mut record.admission)? {
         return Ok(Verdict::Flow);
     }
-    let matched = policy::decide(packet, here.endpoint, direction)?;
-    record.matched = matched;
-    let flow = Flow::open(packet, direction, matched.rule, matched.digest, now_ns);
-    flow::open(&key, &flow, found)?;
+    match decide(packet, here, record) {
+        Err(DropReason::NoMatchingRule) => Err(DropReason::FragmentWithoutFlow),
+        result => result,
+    }
+}
+
+/// Known flow? Allowed by a rule? Then remember it.
+#[inline(always)]
+fn weigh(ctx: &TcContext, packet: &Packet, here: &Here, record: &mut Record) -> Result<Verdict, DropReason> {
+    let direction = record.direction();
+    let Some(key) = flow::key_of(here.id, packet, direction) else {
+        return weigh_alone(ctx, packet, here, record);
+    };
+    let found = flow::find(key, packet, direction, here.endpoint, &mut record.admission);
+    match found {
+        Found::Live => return Ok(Verdict::Flow),
+        Found::Refused => return Err(DropReason::NoMatchingRule),
+        Found::Over | Found::Nothing => {}
+    }
+    decide(packet, here, record)?;
+    record.admission.nat_port = 0;
+    let flow = &mut packet::scratch().ok_or(DropReason::FlowTableFull)?.flow;
+    flow.begin(packet, direction, &record.admission, now_ns());
+    flow::open(key, flow, found)?;
+    Ok(Verdict::Rule)
+}
+
+/// A packet of no flow: an ICMP error may be about one.
+#[inline(always)]
+fn weigh_alone(ctx: &TcContext, packet: &Packet, here: &Here, record: &mut Record) -> Result<Verdict, DropReason> {
+    if here.endpoint.settings & RELATED_ICMP != 0 && is_related(ctx, packet, here, record) {
+        return Ok(Verdict::Flow);
+    }
+    decide(packet, here, record)
+}
+
+/// Whether the packet is an ICMP error about a flow whose packets would pass.
+#[inline(always)]
+fn is_related(ctx: &TcContext, packet: &Packet, here: &Here, record: &mut Record) -> bool {
+    if !packet.is_icmp_error() {
+        return false;
+    }
+    let Some(quoted) = packet::quoted(ctx, packet) else { return false };
+    let Some(key) = flow::key_of(here.id, quoted, record.direction().opposite()) else { return false };
+    flow::would_pass(key, quoted, here.endpoint, &mut record.admission)
+}
+
+#[inline(always)]
+fn decide(packet: &Packet, here: &Here, record: &mut Record) -> Result<Verdict, DropReason> {
+    policy::decide(&Question::of(packet, record.direction()), here.endpoint, &mut record.admission)?;
     Ok(Verdict::Rule)
 }
 
@@ -166,10 +265,4 @@ fn not_ours(direction: Direction) -> DropReason {
         Direction::Inbound => DropReason::UnknownEndpoint,
         Direction::Outbound => DropReason::SpoofedSource,
     }
-}
-
-#[inline(always)]
-fn now() -> u64 {
-    // SAFETY: a helper without arguments.
-    unsafe { bpf_ktime_get_ns() }
 }

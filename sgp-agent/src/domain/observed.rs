@@ -6,7 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use super::enforcement::Enforcement;
 use super::groups::{GroupSet, SecurityGroup};
+use super::settings::Settings;
 
 /// Everything known at one moment.
 #[derive(Clone, Debug, Default)]
@@ -17,6 +19,10 @@ pub struct Observed {
     pub cloud: Option<CloudFacts>,
     /// From the node's own network namespace.
     pub links: Option<Vec<LinkFacts>>,
+    /// From the operator.
+    pub enforcement: Enforcement,
+    /// From the operator, by AWS's environment variables.
+    pub settings: Settings,
 }
 
 /// What Kubernetes says.

@@ -19,9 +19,11 @@ use tracing::{info, warn};
 
 use crate::domain::branches::CloudStep;
 use crate::domain::desired::{Desired, Refusal};
+use crate::domain::enforcement::Enforcement;
 use crate::domain::installed::Installed;
 use crate::domain::observed::{CloudFacts, Observed};
 use crate::domain::plan::{Step, plan};
+use crate::domain::settings::Settings;
 use crate::io::ec2::Cloud;
 use crate::io::kernel::Kernel;
 use crate::io::kubernetes::Kubernetes;
@@ -66,6 +68,10 @@ pub struct Reconciler<C: Cloud, K: Kernel> {
     pub netlink: Netlink,
     /// Trunk and branches.
     pub provisioner: Arc<Mutex<Provisioner>>,
+    /// The operator's choices, by AWS's environment variables.
+    pub settings: Settings,
+    /// The operator's choices.
+    pub enforcement: Enforcement,
     /// Whether branches are made here or by someone else.
     pub provision: Provision,
     /// What EC2 said last.
@@ -120,6 +126,8 @@ impl<C: Cloud, K: Kernel + 'static> Reconciler<C, K> {
             cluster: self.kubernetes.facts(),
             cloud: self.cloud_facts(memory),
             links: Some(self.netlink.links().await.context("observing the node's links")?),
+            enforcement: self.enforcement,
+            settings: self.settings.clone(),
         };
         let desired = Desired::from(&observed);
         let installed = self.enforce(&desired, memory).await?;
@@ -139,12 +147,17 @@ impl<C: Cloud, K: Kernel + 'static> Reconciler<C, K> {
             memory.last_sweep = Some(Instant::now());
         }
         let (kernel, desired) = (Arc::clone(&self.kernel), desired.clone());
-        tokio::task::spawn_blocking(move || {
+        let done = tokio::task::spawn_blocking(move || {
             let mut kernel = kernel.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             apply(&mut *kernel, &desired, due)
         })
         .await
-        .context("the thread that applies node steps")?
+        .context("the thread that applies node steps")?;
+        if done.is_err() {
+            // A sweep that failed is due again at once: branches go on to other pods.
+            memory.last_sweep = None;
+        }
+        done
     }
 
     /// What EC2 said, with what it answered since on top.

@@ -15,7 +15,7 @@ use sgp_agent::domain::observed::{
     ClusterFacts, CniNodeFacts, LabelSelector, LinkFacts, NodeFacts, Pod, SecurityGroupPolicy,
 };
 use sgp_agent::domain::plan::Step;
-use sgp_agent::domain::wiring::{Alias, branch_interface, host_interface};
+use sgp_agent::domain::wiring::{Alias, Mode, branch_interface, host_interface};
 use sgp_common::addr::UNSPECIFIED;
 
 use crate::ec2::Ec2;
@@ -171,7 +171,7 @@ impl Node {
             self.next_index += 1;
             LinkFacts { name, index: self.next_index, mac: [2; 6], alias }
         };
-        let host = link(host_interface("eni", &pod.namespace, &pod.name), Some(alias.write()));
+        let host = link(host_interface(Mode::Standard, "eni", &pod.namespace, &pod.name), Some(alias.write()));
         let branch = link(branch_interface(vlan_id), None);
         let wire = Wire { interface: interface.to_owned(), vlan_id, links: [host, branch] };
         self.wires.insert(pod.uid.clone(), wire);
@@ -190,6 +190,10 @@ impl Node {
                 kernel.local.retain(|addr, owner| owner != id || plan.endpoint.owns(addr));
                 let addresses = [plan.endpoint.ipv4, plan.endpoint.ipv6];
                 kernel.local.extend(addresses.into_iter().filter(|addr| *addr != UNSPECIFIED).map(|addr| (addr, *id)));
+            }
+            Step::PutNode(plan) => {
+                kernel.endpoints.insert(plan.id, plan.endpoint);
+                (kernel.node, kernel.excluded) = (Some(plan.node), plan.excluded.clone());
             }
             Step::PutInterface(index, interface) => drop(kernel.interfaces.insert(*index, *interface)),
             Step::Attach(link) => {

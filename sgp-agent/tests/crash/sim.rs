@@ -252,7 +252,12 @@ impl Sim {
     pub(crate) fn observed(&mut self) -> Observed {
         let described = self.ec2.describe(self.now);
         let cloud = self.agent.facts(described, self.now - self.born);
-        Observed { cluster: Some(self.node.cluster.clone()), cloud: Some(cloud), links: Some(self.node.links()) }
+        Observed {
+            cluster: Some(self.node.cluster.clone()),
+            cloud: Some(cloud),
+            links: Some(self.node.links()),
+            ..Observed::default()
+        }
     }
 
     fn answer(&mut self, call: Call) {

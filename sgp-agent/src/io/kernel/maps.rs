@@ -9,7 +9,8 @@ use sgp_common::endpoint::{Endpoint, EndpointName, Interface};
 use sgp_common::event::{Counter, CounterKey};
 use sgp_common::flow::{Flow, FlowKey};
 use sgp_common::pins::map;
-use sgp_common::policy::{FULL_BITS, Peer, RuleKey, RuleName, RuleSet, Selector};
+use sgp_common::policy::{Answer, FULL_BITS, Peer, RuleKey, RuleName, Selector};
+use sgp_common::snat::{Node, SnatEntry, SnatKey};
 use sgp_common::{ABI_VERSION, Addr, pins};
 
 use crate::domain::groups::{EndpointId, GroupSetId};
@@ -54,7 +55,7 @@ pub fn policy_name(id: GroupSetId) -> String {
 }
 
 /// A compiled policy in the kernel.
-pub type PolicyTrie = LpmTrie<MapData, Selector, RuleSet>;
+pub type PolicyTrie = LpmTrie<MapData, Selector, Answer>;
 
 /// Every pinned map that user space reads or writes.
 pub struct Maps {
@@ -76,6 +77,12 @@ pub struct Maps {
     pub flows: HashMap<MapData, FlowKey, Flow>,
     /// Flows of each endpoint.
     pub flow_counts: HashMap<MapData, u64, u64>,
+    /// Reply keys of translated flows.
+    pub snat: HashMap<MapData, SnatKey, SnatEntry>,
+    /// Destinations that are not translated.
+    pub excluded: LpmTrie<MapData, Addr, u8>,
+    /// The node's own way out.
+    pub node: Array<MapData, Node>,
     /// Counters.
     pub counters: PerCpuHashMap<MapData, CounterKey, Counter>,
     /// Digest of the object the programs came from.
@@ -110,6 +117,9 @@ impl Maps {
             rule_names: open!(dirs, map::RULE_NAMES),
             flows: open!(dirs, map::FLOWS),
             flow_counts: open!(dirs, map::FLOW_COUNTS),
+            snat: open!(dirs, map::SNAT),
+            excluded: open!(dirs, map::SNAT_EXCLUDED),
+            node: open!(dirs, map::NODE),
             counters: open!(dirs, map::COUNTERS),
             object: open!(dirs, map::OBJECT),
         })
@@ -150,7 +160,7 @@ impl Maps {
 
 /// Digest of a policy in the kernel; 0 if it has none.
 pub fn digest(trie: &PolicyTrie) -> u64 {
-    trie.get(&Key::new(FULL_BITS, Selector::digest()), 0).map_or(0, |set| set.words[0])
+    trie.get(&Key::new(FULL_BITS, Selector::digest()), 0).map_or(0, |answer| answer.digest)
 }
 
 /// Zero-padded UTF-8.

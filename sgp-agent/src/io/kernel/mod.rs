@@ -6,21 +6,26 @@ pub mod preflight;
 mod programs;
 mod sweep;
 mod sys;
+pub mod trial;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use aya::maps::lpm_trie::Key;
 use sgp_common::Addr;
-use sgp_common::addr::UNSPECIFIED;
 use sgp_common::policy::Peer;
+use sgp_common::snat::SnatKey;
 
 use crate::domain::desired::EndpointPlan;
 use crate::domain::groups::{EndpointId, GroupSetId};
 use crate::domain::installed::Installed;
+use crate::domain::leaving::{Excluded, NodePlan};
 use crate::domain::plan::Step;
 use maps::{Maps, PinDirs, gone};
-use programs::Programs;
+pub use programs::Cost;
+use programs::{Programs, Purpose};
 pub use sweep::Swept;
 
 /// What enforces: the kernel, or a model of it in tests.
@@ -47,6 +52,8 @@ pub struct Bpf {
     dirs: PinDirs,
     maps: Maps,
     programs: Programs,
+    /// Reply keys that the last sweep found without a flow: the data path writes them before it.
+    suspects: BTreeSet<SnatKey>,
 }
 
 impl Bpf {
@@ -56,12 +63,25 @@ impl Bpf {
     /// One sentence each for: no permission, no bpffs, a kernel too old, an object that was not built in.
     /// What a failed first start made is taken away again.
     pub fn open(bpf_dir: &Path) -> Result<Self> {
+        Self::open_for(bpf_dir, Purpose::Enforcement)
+    }
+
+    /// Loads it below a directory of its own for packets on trial: the programs take the time from the map `CLOCK` and
+    /// write each verdict to `OUTCOME`.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_for_trial(bpf_dir: &Path) -> Result<Self> {
+        Self::open_for(bpf_dir, Purpose::Trial)
+    }
+
+    fn open_for(bpf_dir: &Path, purpose: Purpose) -> Result<Self> {
         preflight::check(bpf_dir)?;
         let dirs = PinDirs::new(bpf_dir);
         let first = !dirs.root.exists();
-        let opened = programs::ensure(&dirs).and_then(|programs| Ok((Maps::open(&dirs)?, programs)));
+        let opened = programs::ensure(&dirs, purpose).and_then(|programs| Ok((Maps::open(&dirs)?, programs)));
         match opened {
-            Ok((maps, programs)) => Ok(Self { dirs, maps, programs }),
+            Ok((maps, programs)) => Ok(Self { dirs, maps, programs, suspects: BTreeSet::new() }),
             Err(error) => {
                 if first {
                     // The error that is returned matters more than one of cleaning up.
@@ -77,6 +97,11 @@ impl Bpf {
         self.programs.any_id()
     }
 
+    /// What each program cost the verifier.
+    pub fn costs(&self) -> Vec<Cost> {
+        self.programs.costs()
+    }
+
     /// Where everything is pinned.
     pub fn dirs(&self) -> &PinDirs {
         &self.dirs
@@ -85,14 +110,27 @@ impl Bpf {
     fn put_endpoint(&mut self, id: EndpointId, plan: &EndpointPlan) -> Result<()> {
         self.maps.names.insert(id.0, plan.name, 0).context("writing ENDPOINT_NAMES")?;
         self.maps.endpoints.insert(id.0, plan.endpoint, 0).context("writing ENDPOINTS")?;
-        let stale = self.addresses_of(id).into_iter().filter(|addr| !plan.endpoint.owns(addr));
+        let stale = self.addresses_of(id).into_iter().filter(|addr| !plan.addresses.contains(addr));
         for addr in stale.collect::<Vec<_>>() {
             gone(self.maps.local.remove(&addr)).context("writing LOCAL")?;
         }
-        for addr in [plan.endpoint.ipv4, plan.endpoint.ipv6].into_iter().filter(|addr| *addr != UNSPECIFIED) {
+        for addr in &plan.addresses {
             self.maps.local.insert(addr, id.0, 0).context("writing LOCAL")?;
         }
         Ok(())
+    }
+
+    /// What is excluded first: for a moment too little is translated, and that leaves by the branch, where it is judged.
+    fn put_node(&mut self, plan: &NodePlan) -> Result<()> {
+        self.maps.endpoints.insert(plan.id.0, plan.endpoint, 0).context("writing ENDPOINTS")?;
+        let known = excluded(&self.maps);
+        for (bits, addr) in plan.excluded.difference(&known) {
+            self.maps.excluded.insert(&Key::new(*bits, *addr), 1, 0).context("SNAT_EXCLUDED has no room")?;
+        }
+        for (bits, addr) in known.difference(&plan.excluded) {
+            gone(self.maps.excluded.remove(&Key::new(*bits, *addr))).context("writing SNAT_EXCLUDED")?;
+        }
+        self.maps.node.set(0, plan.node, 0).context("writing NODE")
     }
 
     fn remove_endpoint(&mut self, id: EndpointId) -> Result<()> {
@@ -121,6 +159,7 @@ impl Kernel for Bpf {
                 self.maps.peers.insert(addr, Peer { group_set: set.0 }, 0).context("PEERS has no room for a peer")
             }
             Step::PutEndpoint(id, plan) => self.put_endpoint(*id, plan),
+            Step::PutNode(plan) => self.put_node(plan),
             Step::PutInterface(index, interface) => {
                 self.maps.interfaces.insert(index, interface, 0).context("writing INTERFACES")
             }
@@ -133,8 +172,12 @@ impl Kernel for Bpf {
     }
 
     fn sweep(&mut self) -> Result<Swept> {
-        sweep::sweep(&mut self.maps)
+        sweep::sweep(&mut self.maps, &mut self.suspects)
     }
+}
+
+fn excluded(maps: &Maps) -> BTreeSet<Excluded> {
+    maps.excluded.keys().flatten().map(|key| (key.prefix_len(), key.data())).collect()
 }
 
 /// Reads back everything under the pins.
@@ -151,6 +194,8 @@ pub fn installed(maps: &Maps, dirs: &PinDirs) -> Result<Installed> {
         names: maps.names.iter().flatten().map(|(id, value)| (EndpointId(id), value)).collect(),
         interfaces: maps.interfaces.iter().flatten().collect(),
         local: maps.local.iter().flatten().map(|(addr, id)| (addr, EndpointId(id))).collect(),
+        node: maps.node.get(&0, 0).ok().filter(|node| node.ifindex != 0),
+        excluded: excluded(maps),
         links: programs::links(dirs)?,
     })
 }

@@ -24,12 +24,21 @@ pub(super) struct Programs {
     programs: Vec<(&'static str, SchedClassifier)>,
 }
 
+/// What the programs are loaded for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Packets of pods.
+    Enforcement,
+    /// Packets of a test or of `sgp-agent check`.
+    Trial,
+}
+
 /// Makes sure that the pinned programs are those of the embedded object: takes them over where they are,
 /// else loads them against the pinned maps and puts them behind every link, without a gap.
 ///
 /// # Errors
 /// Where the object is not embedded, a map is pinned in another shape, or the verifier refuses.
-pub(super) fn ensure(dirs: &PinDirs) -> Result<Programs> {
+pub(super) fn ensure(dirs: &PinDirs, purpose: Purpose) -> Result<Programs> {
     if OBJECT.is_empty() {
         bail!("this sgp-agent was built without the data path: run `cargo xtask build`");
     }
@@ -40,7 +49,7 @@ pub(super) fn ensure(dirs: &PinDirs) -> Result<Programs> {
     {
         return Ok(programs);
     }
-    let mut programs = load(dirs)?;
+    let mut programs = load(dirs, purpose)?;
     programs.replace_links(dirs)?;
     Maps::open(dirs)?.object.set(0, wanted, 0).context("recording which object the programs came from")?;
     Ok(programs)
@@ -51,13 +60,16 @@ fn object_digest() -> u64 {
     u64::from_be_bytes(std::array::from_fn(|i| hash[i]))
 }
 
-fn load(dirs: &PinDirs) -> Result<Programs> {
+fn load(dirs: &PinDirs, purpose: Purpose) -> Result<Programs> {
     for name in [pins::MAPS, pins::LINKS, pins::PROGRAMS, pins::POLICIES] {
         let dir = dirs.root.join(name);
         fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
     }
-    let paths: Vec<_> = map::ALL.into_iter().map(|name| (name, dirs.map(name))).collect();
+    let trial: &[&str] = if purpose == Purpose::Trial { &[map::CLOCK, map::OUTCOME] } else { &[] };
+    let paths: Vec<_> = map::ALL.iter().chain(trial).map(|name| (*name, dirs.map(name))).collect();
     let mut loader = EbpfLoader::new();
+    let test = u8::from(purpose == Purpose::Trial);
+    loader.override_global(map::TEST, &test, true);
     for (name, path) in &paths {
         loader.map_pin_path(name, path.as_path());
     }
@@ -80,7 +92,31 @@ fn pin_program(object: &mut Ebpf, name: &'static str, path: &Path) -> Result<()>
     fs::rename(&passing, path).with_context(|| format!("renaming the pin of program {name}"))
 }
 
+/// What a program cost the verifier, as far as the kernel tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cost {
+    /// Its name.
+    pub program: &'static str,
+    /// Instructions the verifier walked, of a million it allows (Linux 5.16 tells).
+    pub verified_instructions: Option<u32>,
+    /// Bytes of the translated program.
+    pub bytes: Option<u32>,
+}
+
 impl Programs {
+    /// What each cost.
+    pub(super) fn costs(&self) -> Vec<Cost> {
+        let cost = |(program, loaded): &(&'static str, SchedClassifier)| {
+            let info = loaded.info().ok();
+            Cost {
+                program,
+                verified_instructions: info.as_ref().and_then(|info| info.verified_instruction_count()),
+                bytes: info.and_then(|info| info.size_translated()),
+            }
+        };
+        self.programs.iter().map(cost).collect()
+    }
+
     fn from_pins(dirs: &PinDirs) -> Result<Self> {
         let open = |name: &'static str| {
             let pinned = SchedClassifier::from_pin(dirs.program(name));
