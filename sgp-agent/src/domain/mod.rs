@@ -23,6 +23,7 @@ pub mod instance_types;
 pub mod leaving;
 pub mod matching;
 pub mod model;
+mod node_facts;
 pub mod node_object;
 pub mod observed;
 pub mod orphans;

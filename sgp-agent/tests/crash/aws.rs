@@ -114,7 +114,7 @@ pub(crate) fn replaced() -> Outcome {
     let mut world = World::new();
     let pass_s = (0..).map(|n| 15 + n * 30).find(|at| *at > COOLDOWN_S).expect("a pass");
     // Disassociate and delete, nine times, by one client each.
-    let gone_s = pass_s + 9 / 12 + 1;
+    let gone_s = pass_s + 1;
     let looks_s = (0..).map(|n| 1 + n * COOLDOWN_S).find(|at| *at > gone_s).expect("a look");
     let last = world.create(9, Duration::from_secs(looks_s));
     Outcome { last, calls: world.calls + 18, throttled: world.throttled }

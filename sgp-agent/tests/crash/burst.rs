@@ -10,7 +10,8 @@ use std::time::Duration;
 use sgp_agent::domain::branches::BranchSettings;
 
 use crate::aws;
-use crate::sim::{Mishaps, Pace, Sim};
+use crate::mishaps::Mishaps;
+use crate::sim::{Pace, Sim};
 use crate::tell;
 
 /// Tokens of each action.

@@ -6,9 +6,10 @@ use std::time::Duration;
 use sgp_agent::domain::branches::{BranchSettings, Purpose};
 use sgp_agent::domain::failure::Failure;
 
+use crate::mishaps::{Effect, Event, Fault, Mishaps, Scope};
 use crate::rest::check;
 use crate::scenarios::{SCENARIOS, Scenario};
-use crate::sim::{Effect, Event, Fault, Mishaps, Scope, Sim};
+use crate::sim::Sim;
 use crate::{survives, tell};
 
 /// Code, HTTP status, and what else fails with it.

@@ -8,6 +8,7 @@ mod aws;
 mod burst;
 mod ec2;
 mod faults;
+mod mishaps;
 mod node;
 mod reference;
 mod rest;
@@ -16,8 +17,8 @@ mod sim;
 
 use std::io::Write;
 
+use mishaps::{Mishaps, Underway};
 use scenarios::{SCENARIOS, Scenario};
-use sim::{Mishaps, Underway};
 
 /// libtest hides what a passing test prints; these figures are to be seen.
 fn tell(text: &str) {

@@ -3,6 +3,7 @@
 //! controller's.
 
 mod branches;
+mod lives;
 mod matching;
 mod trunk;
 
@@ -46,6 +47,11 @@ fn the_trunk_is_made_as_awss_controller_makes_it() {
 }
 
 #[test]
+fn branches_are_made_and_deleted_as_awss_controller_does_it() {
+    hold("branches (facts 7.2)", &branches::CASES);
+}
+
+#[test]
 fn branches_live_as_awss_controller_lets_them_live() {
-    hold("branches (facts 7.1 and 7.2)", &branches::CASES);
+    hold("lives (facts 7.1 and 7.2)", &lives::CASES);
 }

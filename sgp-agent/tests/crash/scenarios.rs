@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use sgp_agent::domain::branches::BranchSettings;
 
+use crate::mishaps::Event::{self, Create, Delete, End};
+use crate::mishaps::Mishaps;
 use crate::rest::check;
-use crate::sim::Event::{self, Create, Delete, End};
-use crate::sim::{Mishaps, Sim};
+use crate::sim::Sim;
 
 /// One life of a node.
 #[derive(Clone, Copy)]

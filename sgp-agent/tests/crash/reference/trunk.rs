@@ -9,7 +9,8 @@ use sgp_agent::domain::observed::{CniNodeFacts, Observed};
 
 use super::{Case, case};
 use crate::ec2::INSTANCE;
-use crate::sim::{Effect, Fault, Mishaps, Scope, Sim};
+use crate::mishaps::{Effect, Fault, Mishaps, Scope};
+use crate::sim::Sim;
 
 const TRUNK: &str = "trunk_test";
 const API: &str = "ec2/api/helper_test";
