@@ -183,6 +183,15 @@ fn tiny_fragments_of_tcp_are_malformed() {
 }
 
 #[test]
+fn every_bit_of_an_offset_counts() {
+    for (line, rule) in [("in udp A:4000 P:5000", "I udp 5000 any"), ("in udp A6:4000 P6:5000", "I udp 5000 any6")] {
+        for start in (3..16).map(|bit| 1 << bit) {
+            run(&mut Bench::new(&[rule]), 0, &Cut { line, id: 1, start, length: 8, last: true }, WITHOUT);
+        }
+    }
+}
+
+#[test]
 fn offset_0_without_more_is_whole() {
     let line = "in udp A6:4000 P6:5000";
     let mut bench = Bench::new(&["I udp 5000 any6"]);

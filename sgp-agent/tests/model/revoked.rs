@@ -69,6 +69,29 @@ fn an_untracked_flow_that_today_allows_goes_on_by_todays_rule() {
 }
 
 #[test]
+fn members_that_come_and_go_are_no_change_of_policy() {
+    let rules = ["sg-a: I tcp 80 sg-app", "I tcp 80 any", "E -1 * any", "E tcp 9 pl-x"];
+    let mut bench = Bench::new(&rules);
+    bench.groups("eni-c", &["sg-app"]);
+    bench.run(&[(0, "in tcp A:4000 P:80 S", "rule sgr-1")]);
+    // C still carries the group in the same combination, so nothing is asked again, and the old rule is named.
+    bench.groups("eni-a", &["sg-db"]);
+    bench.run(&[(1, "in tcp A:4000 P:80 A", "flow sgr-1")]);
+    // A list's new entry is a change, and so is the last carrier's leaving; the same entry in other words is none.
+    for (entry, expected) in
+        [("10.0.2.0/24", "flow sgr-2"), ("10.0.2.9/24", "flow sgr-2"), ("10.0.3.0/24", "flow sgr-1")]
+    {
+        bench.change(|cloud| drop(cloud.prefix_lists.insert("pl-x".into(), vec![entry.parse().expect("a CIDR")])));
+        bench.run(&[(2, "in tcp A:4000 P:80 A", expected)]);
+        bench.groups("eni-a", &["sg-app"]);
+    }
+    bench.groups("eni-a", &["sg-db"]);
+    bench.run(&[(3, "in tcp A:4000 P:80 A", "flow sgr-1")]);
+    bench.groups("eni-c", &["sg-peer"]);
+    bench.run(&[(4, "in tcp A:4000 P:80 A", "flow sgr-2")]);
+}
+
+#[test]
 fn the_packet_that_opened_it_is_asked_about_not_the_one_at_hand() {
     let mut bench = open_web(&WEB);
     // The answer alone would pass by the rule for everything out; the flow would not.
