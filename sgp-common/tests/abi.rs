@@ -3,7 +3,7 @@
 //! then `SGP_BLESS=1 cargo test -p sgp-common --test abi` writes the file anew.
 
 use std::fmt::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 use sgp_common::endpoint::{Endpoint, EndpointName, Interface, Side, Timeouts, settings};
@@ -78,6 +78,10 @@ fn structs(out: &mut String) -> std::fmt::Result {
     layout!(out, RuleKey { policy_digest, rule, direction, family, reserved });
     layout!(out, RuleName { rule_id, group_id });
     layout!(out, Peer { group_set });
+    Ok(())
+}
+
+fn structs_of_packets(out: &mut String) -> std::fmt::Result {
     layout!(
         out,
         FlowKey { endpoint, local_addr, remote_addr, local_port, remote_port, protocol, query, asker, reserved }
@@ -213,7 +217,7 @@ fn names(out: &mut String) -> std::fmt::Result {
 
 fn described() -> String {
     let mut out = format!("ABI_VERSION {ABI_VERSION}\n");
-    let parts = [structs, enums, constants, names];
+    let parts = [structs, structs_of_packets, enums, constants, names];
     parts.iter().try_for_each(|part| part(&mut out)).expect("a String takes every text");
     out
 }
@@ -235,10 +239,12 @@ fn layouts_values_names_and_limits_are_those_of_the_golden_file() {
 
 #[test]
 fn every_shared_struct_is_in_the_golden_file() {
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let described = described();
-    for entry in fs::read_dir(sources).expect("src").flatten() {
-        let source = fs::read_to_string(entry.path()).expect("a source file");
+    let within = |path: PathBuf| fs::read_dir(path).expect("a directory").flatten().map(|entry| entry.path());
+    let (dirs, files): (Vec<_>, Vec<_>) = within(src).partition(|path| path.is_dir());
+    for path in files.into_iter().chain(dirs.into_iter().flat_map(within)) {
+        let source = fs::read_to_string(path).expect("a source file");
         let shared = source.lines().filter_map(|line| line.strip_prefix("plain!(")?.strip_suffix(");"));
         for name in shared.flat_map(|names| names.split(", ")) {
             assert!(described.contains(&format!("struct {name} ")), "{name} is shared: add it to `structs` above");
