@@ -8,7 +8,7 @@ use std::{env, fs};
 
 use sgp_common::endpoint::{Endpoint, EndpointName, Interface, Side, Timeouts, settings};
 use sgp_common::event::{Counter, CounterKey, Event, Outcome, Sampler};
-use sgp_common::flow::{Admission, Asker, Flow, FlowKey, FlowState, Tracking};
+use sgp_common::flow::{Admission, Asker, Flow, FlowKey, FlowState, Tracking, Way};
 use sgp_common::fragment::{Fragment, FragmentKey};
 use sgp_common::policy::{self, Answer, Axis, Peer, RuleKey, RuleName, RuleSet, Selector, untracked};
 use sgp_common::snat::{Node, SnatEntry, SnatKey, SnatPolicy, SnatPorts};
@@ -86,7 +86,7 @@ fn structs_of_packets(out: &mut String) -> std::fmt::Result {
         out,
         FlowKey { endpoint, local_addr, remote_addr, local_port, remote_port, protocol, query, asker, reserved }
     );
-    layout!(out, Admission { policy_digest, revision, rule, tracking, direction, nat_port, padding });
+    layout!(out, Admission { policy_digest, revision, rule, tracking, direction, nat_port, way, padding });
     layout!(
         out,
         Flow {
@@ -105,6 +105,7 @@ fn structs_of_packets(out: &mut String) -> std::fmt::Result {
             tracking,
             icmp_code,
             nat_port,
+            way,
             reserved
         }
     );
@@ -112,7 +113,7 @@ fn structs_of_packets(out: &mut String) -> std::fmt::Result {
     layout!(out, Fragment { seen_ns, admission, endpoint, local_addr, end, reserved });
     layout!(out, SnatKey { remote_addr, remote_port, nat_port, protocol, query, reserved });
     layout!(out, SnatEntry { endpoint, local_addr, local_port, reserved });
-    layout!(out, Node { endpoint, addr, gateway, ifindex, first_port, last_port, policy, ports, reserved });
+    layout!(out, Node { endpoint, addr, gateway, ifindex, first_port, last_port, policy, ports, reserved, mark });
     layout!(out, CounterKey { endpoint, direction, reason, reserved });
     layout!(out, Counter { packets, bytes });
     layout!(
@@ -149,6 +150,7 @@ fn enums(out: &mut String) -> std::fmt::Result {
     values!(out, SnatPorts { Random, Hash, Keep });
     values!(out, Asker { Nobody, Local, Remote });
     values!(out, Tracking { Tracked, Untracked });
+    values!(out, Way { Branch, Node });
     values!(out, FlowState { Opening, Established, Stream, Closing, Closed });
     values!(out, Verdict { Rule, Flow, Exempt, Passed });
     values!(
@@ -174,7 +176,7 @@ fn enums(out: &mut String) -> std::fmt::Result {
 fn constants(out: &mut String) -> std::fmt::Result {
     constants!(out, policy { HEAD_BITS, FULL_BITS, PEER_BITS, PROTOCOL_BITS, SERVICE_BITS });
     constants!(out, verdict { MARK_JUDGED });
-    constants!(out, settings { RELATED_ICMP, CUT_ON_REVOKE, SNAT });
+    constants!(out, settings { RELATED_ICMP, CUT_ON_REVOKE, SNAT, NODE_PORTS });
     constants!(out, untracked { TCP, UDP });
     constants!(
         out,

@@ -245,6 +245,21 @@ fn fragments_leave_and_return_with_their_first() {
 }
 
 #[test]
+fn what_answers_a_node_port_is_marked_for_the_way_it_came_by() {
+    let Some(mut it) = leaving(SnatPorts::Prng, SnatJudges::Node, &["out all * 0.0.0.0/0"]) else { return };
+    let (client, server, pod) = ((ip("10.200.9.9"), 40_000), (it.pod(), 80), it.node.pods[0].clone());
+    let question = Frame::tcp(client, server, SYN).bytes();
+    assert!(it.node.run(pod.given(it.primary), &question).passed, "by the pod's own rules");
+    let answer = Frame::tcp(server, client, SYN | ACK).with_source_mac(pod.mac).bytes();
+    let sent = it.node.run(pod.sends(), &answer);
+    assert_eq!((sent.passed, sent.mark), (true, 0x80));
+    let by_branch = Frame::tcp((ip("10.200.9.8"), 40_000), server, SYN).bytes();
+    assert!(it.node.run(pod.receives(), &by_branch).passed);
+    let answer = Frame::tcp(server, (ip("10.200.9.8"), 40_000), SYN | ACK).with_source_mac(pod.mac).bytes();
+    assert_eq!(it.node.run(pod.sends(), &answer).mark, 0, "what came by the branch answers by the branch");
+}
+
+#[test]
 fn what_nobody_could_tell_the_replies_of_does_not_leave() {
     let Some(mut it) = leaving(SnatPorts::Prng, SnatJudges::Node, &["out all * 0.0.0.0/0"]) else { return };
     let esp = Frame::new(it.pod(), ip(OUTSIDE), frames::ESP, vec![0; 32]);

@@ -19,6 +19,16 @@ pub enum Tracking {
     Untracked = 1,
 }
 
+/// How a flow came to its node: replies leave the same way.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Way {
+    /// By the pod's own branch, or it was opened by the pod or a neighbour.
+    Branch = 0,
+    /// By another interface of the node: kube-proxy sent it to the pod (a NodePort).
+    Node = 1,
+}
+
 /// How far a conversation has come.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -70,8 +80,10 @@ pub struct Flow {
     pub icmp_code: u8,
     /// The port, or ICMP identifier, that stands for the pod's; 0 if the flow is not translated and keeps to the branch.
     pub nat_port: u16,
+    /// How it came to the node.
+    pub way: Way,
     /// Zero.
-    pub reserved: [u8; 6],
+    pub reserved: [u8; 5],
 }
 
 /// Who lets a packet pass: a rule of a policy.
@@ -90,8 +102,10 @@ pub struct Admission {
     pub direction: Direction,
     /// The flow's `nat_port`.
     pub nat_port: u16,
+    /// The flow's `way`.
+    pub way: Way,
     /// Zero.
-    pub padding: [u8; 2],
+    pub padding: u8,
 }
 
 impl Admission {
@@ -103,7 +117,8 @@ impl Admission {
         tracking: Tracking::Tracked,
         direction: Direction::Inbound,
         nat_port: 0,
-        padding: [0; 2],
+        way: Way::Branch,
+        padding: 0,
     };
 }
 
@@ -136,7 +151,8 @@ impl Flow {
         tracking: Tracking::Tracked,
         icmp_code: 0,
         nat_port: 0,
-        reserved: [0; 6],
+        way: Way::Branch,
+        reserved: [0; 5],
     };
 
     /// A flow opened by `packet`.
@@ -153,6 +169,7 @@ impl Flow {
         self.opened = direction;
         self.icmp_code = packet.icmp_code;
         self.nat_port = admission.nat_port;
+        self.way = admission.way;
         self.admit(admission);
         self.refresh(packet, direction, now_ns);
     }
@@ -167,7 +184,8 @@ impl Flow {
             tracking: self.tracking,
             direction: self.opened,
             nat_port: self.nat_port,
-            padding: [0; 2],
+            way: self.way,
+            padding: 0,
         }
     }
 
