@@ -251,7 +251,7 @@ impl Flow {
             self.fins |= 1 << direction as u8;
         }
         let answer = direction != self.opened;
-        if self.turns < TURNS_MAX && answer == (self.turns % 2 == 0) {
+        if self.turns < TURNS_MAX && answer == self.turns.is_multiple_of(2) {
             self.turns += 1;
         }
         self.state = advance(self.state, packet, self.turns, self.fins);
