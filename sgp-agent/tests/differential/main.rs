@@ -6,6 +6,7 @@
 
 #[path = "../oracle/mod.rs"]
 mod oracle;
+mod said;
 mod talk;
 
 use std::thread;
