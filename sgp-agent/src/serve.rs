@@ -14,8 +14,8 @@ use tokio::sync::{Notify, watch};
 use tracing::{debug, warn};
 
 use crate::domain::adoption::agrees;
-use crate::domain::groups::EndpointId;
-use crate::domain::matching::groups_of;
+use crate::domain::branches::{groups_wanted, pod_name};
+use crate::domain::groups::{EndpointId, GroupSet};
 use crate::domain::observed::{BranchAnnotation, Pod};
 use crate::domain::plan::links_of;
 use crate::domain::settings::Settings;
@@ -129,7 +129,8 @@ fn wiring(status: &Status, settings: &Settings, wanted: &PodRef) -> Answer {
     match &pod.branch {
         Some(Err(reason)) => Ok(Response::Error { message: format!("pod {name}: {reason}") }),
         Some(Ok(branch)) => branch_response(status, settings, pod, branch),
-        None if pod.host_network || groups_of(pod, cluster).0.is_empty() => Ok(Response::Other),
+        // Whose groups they would be does not matter to whether there is a branch to wait for.
+        None if groups_wanted(pod, cluster, &GroupSet::default()).is_none() => Ok(Response::Other),
         None => {
             let reason = status.refused.get(&name).cloned();
             Err(format!("pod {name}: {}", reason.unwrap_or_else(|| "its branch is not ready yet".into())))
@@ -146,11 +147,11 @@ fn branch_response(status: &Status, settings: &Settings, pod: &Pod, branch: &Bra
     let cloud = status.observed.cloud.as_ref().ok_or_else(String::new)?;
     let trunk = cloud.associations.get(&branch.interface_id).and_then(|at| cloud.interfaces.get(&at.trunk_id));
     let trunk = trunk.ok_or_else(|| {
-        let pod = crate::domain::branches::pod_name(pod);
+        let pod = pod_name(pod);
         format!("pod {pod}: EC2 does not show its branch {} on a trunk", branch.interface_id)
     })?;
     if !agrees(pod, branch, cloud) {
-        let name = crate::domain::branches::pod_name(pod);
+        let name = pod_name(pod);
         let message = format!(
             "pod {name}: its annotation {} contradicts what EC2 says of {}; whoever wrote it must correct it, or the pod be made anew",
             crate::domain::annotation::POD_ENI,

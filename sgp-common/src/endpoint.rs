@@ -46,6 +46,8 @@ pub mod settings {
     /// What leaves for destinations that are not in `SNAT_EXCLUDED` takes the primary interface and its address (standard
     /// mode).
     pub const SNAT: u32 = 4;
+    /// Replies to what came by another interface of the node leave by `main` (`AWS_VPC_CNI_NODE_PORT_SUPPORT`, standard mode).
+    pub const NODE_PORTS: u32 = 8;
 }
 
 /// Value of `ENDPOINTS`, keyed by endpoint id: the first 64 bits, big-endian, of SHA-256 over the branch's interface id.

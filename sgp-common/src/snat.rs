@@ -84,7 +84,9 @@ pub struct Node {
     /// How a port is chosen.
     pub ports: SnatPorts,
     /// Zero.
-    pub reserved: [u8; 6],
+    pub reserved: [u8; 2],
+    /// Bits of the packet mark that send a packet by the table `main` (`AWS_VPC_K8S_CNI_CONNMARK`).
+    pub mark: u32,
 }
 
 /// Ports tried before a flow is refused. With half of the range taken towards one destination, 32 misses in a row come once in

@@ -3,12 +3,12 @@
 //! then `SGP_BLESS=1 cargo test -p sgp-common --test abi` writes the file anew.
 
 use std::fmt::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 use sgp_common::endpoint::{Endpoint, EndpointName, Interface, Side, Timeouts, settings};
 use sgp_common::event::{Counter, CounterKey, Event, Outcome, Sampler};
-use sgp_common::flow::{Admission, Asker, Flow, FlowKey, FlowState, Tracking};
+use sgp_common::flow::{Admission, Asker, Flow, FlowKey, FlowState, Tracking, Way};
 use sgp_common::fragment::{Fragment, FragmentKey};
 use sgp_common::policy::{self, Answer, Axis, Peer, RuleKey, RuleName, RuleSet, Selector, untracked};
 use sgp_common::snat::{Node, SnatEntry, SnatKey, SnatPolicy, SnatPorts};
@@ -78,11 +78,15 @@ fn structs(out: &mut String) -> std::fmt::Result {
     layout!(out, RuleKey { policy_digest, rule, direction, family, reserved });
     layout!(out, RuleName { rule_id, group_id });
     layout!(out, Peer { group_set });
+    Ok(())
+}
+
+fn structs_of_packets(out: &mut String) -> std::fmt::Result {
     layout!(
         out,
         FlowKey { endpoint, local_addr, remote_addr, local_port, remote_port, protocol, query, asker, reserved }
     );
-    layout!(out, Admission { policy_digest, revision, rule, tracking, reserved, nat_port, padding });
+    layout!(out, Admission { policy_digest, revision, rule, tracking, direction, nat_port, way, padding });
     layout!(
         out,
         Flow {
@@ -101,6 +105,7 @@ fn structs(out: &mut String) -> std::fmt::Result {
             tracking,
             icmp_code,
             nat_port,
+            way,
             reserved
         }
     );
@@ -108,7 +113,7 @@ fn structs(out: &mut String) -> std::fmt::Result {
     layout!(out, Fragment { seen_ns, admission, endpoint, local_addr, end, reserved });
     layout!(out, SnatKey { remote_addr, remote_port, nat_port, protocol, query, reserved });
     layout!(out, SnatEntry { endpoint, local_addr, local_port, reserved });
-    layout!(out, Node { endpoint, addr, gateway, ifindex, first_port, last_port, policy, ports, reserved });
+    layout!(out, Node { endpoint, addr, gateway, ifindex, first_port, last_port, policy, ports, reserved, mark });
     layout!(out, CounterKey { endpoint, direction, reason, reserved });
     layout!(out, Counter { packets, bytes });
     layout!(
@@ -131,7 +136,7 @@ fn structs(out: &mut String) -> std::fmt::Result {
             reserved
         }
     );
-    layout!(out, Outcome { endpoint, policy_digest, rule, direction, reason, verdict, reserved });
+    layout!(out, Outcome { endpoint, policy_digest, rule, direction, reason, verdict, rule_direction, reserved });
     layout!(out, Sampler { second, emitted });
     Ok(())
 }
@@ -145,6 +150,7 @@ fn enums(out: &mut String) -> std::fmt::Result {
     values!(out, SnatPorts { Random, Hash, Keep });
     values!(out, Asker { Nobody, Local, Remote });
     values!(out, Tracking { Tracked, Untracked });
+    values!(out, Way { Branch, Node });
     values!(out, FlowState { Opening, Established, Stream, Closing, Closed });
     values!(out, Verdict { Rule, Flow, Exempt, Passed });
     values!(
@@ -170,7 +176,7 @@ fn enums(out: &mut String) -> std::fmt::Result {
 fn constants(out: &mut String) -> std::fmt::Result {
     constants!(out, policy { HEAD_BITS, FULL_BITS, PEER_BITS, PROTOCOL_BITS, SERVICE_BITS });
     constants!(out, verdict { MARK_JUDGED });
-    constants!(out, settings { RELATED_ICMP, CUT_ON_REVOKE, SNAT });
+    constants!(out, settings { RELATED_ICMP, CUT_ON_REVOKE, SNAT, NODE_PORTS });
     constants!(out, untracked { TCP, UDP });
     constants!(
         out,
@@ -213,7 +219,7 @@ fn names(out: &mut String) -> std::fmt::Result {
 
 fn described() -> String {
     let mut out = format!("ABI_VERSION {ABI_VERSION}\n");
-    let parts = [structs, enums, constants, names];
+    let parts = [structs, structs_of_packets, enums, constants, names];
     parts.iter().try_for_each(|part| part(&mut out)).expect("a String takes every text");
     out
 }
@@ -235,10 +241,12 @@ fn layouts_values_names_and_limits_are_those_of_the_golden_file() {
 
 #[test]
 fn every_shared_struct_is_in_the_golden_file() {
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let described = described();
-    for entry in fs::read_dir(sources).expect("src").flatten() {
-        let source = fs::read_to_string(entry.path()).expect("a source file");
+    let within = |path: PathBuf| fs::read_dir(path).expect("a directory").flatten().map(|entry| entry.path());
+    let (dirs, files): (Vec<_>, Vec<_>) = within(src).partition(|path| path.is_dir());
+    for path in files.into_iter().chain(dirs.into_iter().flat_map(within)) {
+        let source = fs::read_to_string(path).expect("a source file");
         let shared = source.lines().filter_map(|line| line.strip_prefix("plain!(")?.strip_suffix(");"));
         for name in shared.flat_map(|names| names.split(", ")) {
             assert!(described.contains(&format!("struct {name} ")), "{name} is shared: add it to `structs` above");

@@ -2,7 +2,7 @@
 
 use sgp_common::endpoint::Endpoint;
 use sgp_common::endpoint::settings::CUT_ON_REVOKE;
-use sgp_common::flow::{Admission, Flow, FlowKey, Tracking, opens};
+use sgp_common::flow::{Admission, Flow, FlowKey, Tracking, Way, opens};
 use sgp_common::limits::ENDPOINT_FLOWS_MAX;
 use sgp_common::packet::Packet;
 use sgp_common::{Direction, DropReason};
@@ -46,7 +46,7 @@ pub(crate) fn find(
     // SAFETY: the verifier knows the pointer is valid; racing writers are accepted (`Flow`).
     let flow = unsafe { &mut *flow };
     let now_ns = now_ns();
-    if flow.expired(packet.protocol, &endpoint.timeouts, now_ns) || flow.reopened_by(packet) {
+    if flow.expired(key, &endpoint.timeouts, now_ns) || flow.reopened_by(packet) {
         return Found::Over;
     }
     if is_due(flow, endpoint) {
@@ -58,6 +58,13 @@ pub(crate) fn find(
     flow.refresh(packet, direction, now_ns);
     *admission = flow.admission();
     Found::Live
+}
+
+/// Whether a flow, live or not, came by another interface of the node than the pod's branch.
+#[inline(always)]
+pub(crate) fn came_by_node(key: &FlowKey) -> bool {
+    // SAFETY: it never changes while the entry stands.
+    unsafe { FLOWS.get(key) }.is_some_and(|flow| matches!(flow.way, Way::Node))
 }
 
 /// Whether the rules have changed since they were asked, and the flow does not outlive its rule.
@@ -90,7 +97,7 @@ fn judge_again(
 pub(crate) fn would_pass(key: &FlowKey, packet: &Packet, endpoint: &Endpoint, admission: &mut Admission) -> bool {
     // SAFETY: read-only use of a value that others may be writing; any mixture is harmless (`Flow`).
     let Some(flow) = (unsafe { FLOWS.get(key) }) else { return false };
-    if flow.expired(packet.protocol, &endpoint.timeouts, now_ns()) || flow.reopened_by(packet) {
+    if flow.expired(key, &endpoint.timeouts, now_ns()) || flow.reopened_by(packet) {
         return false;
     }
     if is_due(flow, endpoint) {

@@ -85,10 +85,16 @@ pub(crate) fn is_marked(ctx: &TcContext) -> bool {
     skb(ctx).mark & MARK_JUDGED != 0
 }
 
-/// Says that the packet has been judged for both of its endpoints. Other bits of the mark stay.
+/// Says that the packet has been judged for both of its endpoints.
 #[inline(always)]
 pub(crate) fn mark(ctx: &TcContext) {
-    ctx.set_mark(skb(ctx).mark | MARK_JUDGED);
+    mark_with(ctx, MARK_JUDGED);
+}
+
+/// Sets bits of the mark; others stay.
+#[inline(always)]
+pub(crate) fn mark_with(ctx: &TcContext, bits: u32) {
+    ctx.set_mark(skb(ctx).mark | bits);
 }
 
 /// Takes our bit back.

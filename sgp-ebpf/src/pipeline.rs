@@ -3,10 +3,10 @@
 
 use aya_ebpf::bindings::TC_ACT_SHOT;
 use aya_ebpf::programs::TcContext;
-use sgp_common::endpoint::settings::{RELATED_ICMP, SNAT};
+use sgp_common::endpoint::settings::{NODE_PORTS, RELATED_ICMP, SNAT};
 use sgp_common::endpoint::{Endpoint, Side};
 use sgp_common::exempt::{exempt, exempt_on_node, link_scoped};
-use sgp_common::flow::Admission;
+use sgp_common::flow::{Admission, Way};
 use sgp_common::packet::{Packet, Part};
 use sgp_common::policy::Question;
 use sgp_common::{Direction, DropReason, Verdict};
@@ -102,8 +102,25 @@ fn enforce_from_pod(ctx: &TcContext, record: &mut Record) -> Result<Verdict, Dro
     }
     if answers_neighbour(packet, &here) {
         packet::mark(ctx);
+    } else if here.endpoint.settings & NODE_PORTS != 0 && answers_node(packet, &here, record)? {
+        packet::mark_with(ctx, snat::node().map_or(0, |node| node.mark));
     }
     Ok(Verdict::Passed)
+}
+
+/// Whether the packet answers what came by another interface of the node, and so leaves by `main` and not by the branch: it
+/// is judged here, since no other hook sees it.
+#[inline(never)]
+fn answers_node(packet: &Packet, here: &Here, record: &mut Record) -> Result<bool, DropReason> {
+    let Some(key) = flow::key_of(here.id, packet, Direction::Outbound) else { return Ok(false) };
+    if !flow::came_by_node(key) {
+        return Ok(false);
+    }
+    match flow::find(key, packet, Direction::Outbound, here.endpoint, &mut record.admission) {
+        Found::Live => Ok(true),
+        Found::Refused => Err(DropReason::NoMatchingRule),
+        Found::Over | Found::Nothing => Ok(false),
+    }
 }
 
 /// Whether the packet belongs to a live flow of its sender and to one of its receiver on this node; if
@@ -143,8 +160,15 @@ pub(crate) fn to_pod(ctx: &TcContext) -> i32 {
         packet::unmark(ctx);
         return record.conclude(ctx, Ok(Verdict::Passed));
     }
-    if sender_refuses(ctx, packet, record) {
-        return TC_ACT_SHOT;
+    match endpoint::find(ingress_ifindex(ctx)) {
+        Some(sender) if matches!(sender.side, Side::Pod) => {
+            if refuses(ctx, packet, &sender, record) {
+                return TC_ACT_SHOT;
+            }
+        }
+        // A neighbour's branch vouches for nothing; any other interface is the node's own.
+        Some(_) => {}
+        None => record.by_node = 1,
     }
     record.turn_to(here.id, Direction::Inbound);
     let result = judge_on_node(ctx, packet, &here, record);
@@ -164,17 +188,12 @@ fn forgotten(packet: &Packet, from: u32, receiver: u64) -> bool {
     from == 0 && matches!(endpoint::local(&packet.source), Some(id) if id != receiver)
 }
 
-/// Judges a packet by the outbound rules of the pod of this node that sent it, if one did; counted and
-/// told as that pod's. A source that is not the pod's any more (kube-proxy masquerades NodePorts) is refused: what
+/// Judges a packet by the outbound rules of the pod of this node that sent it; counted and told as that pod's. A source that is not the pod's any more (kube-proxy masquerades NodePorts) is refused: what
 /// the sender's rules say of it cannot be known.
 #[inline(always)]
-fn sender_refuses(ctx: &TcContext, packet: &'static Packet, record: &mut Record) -> bool {
-    let Some(sender) = endpoint::find(ingress_ifindex(ctx)) else { return false };
-    if !matches!(sender.side, Side::Pod) {
-        return false;
-    }
+fn refuses(ctx: &TcContext, packet: &Packet, sender: &Here, record: &mut Record) -> bool {
     record.turn_to(sender.id, Direction::Outbound);
-    let result = judge_on_node(ctx, packet, &sender, record);
+    let result = judge_on_node(ctx, packet, sender, record);
     record.conclude(ctx, result) == TC_ACT_SHOT
 }
 
@@ -226,7 +245,7 @@ fn weigh(ctx: &TcContext, packet: &Packet, here: &Here, record: &mut Record) -> 
         Found::Over | Found::Nothing => {}
     }
     decide(packet, here, record)?;
-    record.admission.nat_port = 0;
+    record.admission.way = if record.by_node == 0 { Way::Branch } else { Way::Node };
     let flow = &mut packet::scratch().ok_or(DropReason::FlowTableFull)?.flow;
     flow.begin(packet, direction, &record.admission, now_ns());
     flow::open(key, flow, found)?;

@@ -31,7 +31,9 @@ pub(crate) struct Record {
     direction: u8,
     /// 1 once the packet in scratch is this one.
     parsed: u8,
-    reserved: [u8; 6],
+    /// 1 if the packet came by an interface of the node that is no pod's.
+    pub(crate) by_node: u8,
+    reserved: [u8; 5],
 }
 
 impl Record {
@@ -43,6 +45,7 @@ impl Record {
         record.length = ctx.len().saturating_sub(ETHERNET_LEN as u32);
         record.action = TC_ACT_UNSPEC;
         record.parsed = 0;
+        record.by_node = 0;
         record.turn_to(0, direction);
         Some(record)
     }
@@ -110,7 +113,8 @@ impl Record {
                 direction: self.direction(),
                 reason,
                 verdict,
-                reserved: [0; 3],
+                rule_direction: self.admission.direction,
+                reserved: [0; 2],
             };
         }
     }

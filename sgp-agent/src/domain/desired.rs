@@ -17,7 +17,7 @@ use super::enforcement::{Enforcement, RelatedIcmp, Revoked, SnatJudges};
 use super::groups::{EndpointId, GroupSet, GroupSetId, RuleName};
 use super::leaving::{self, NodePlan};
 use super::observed::{CloudFacts, LinkFacts, NetworkInterface, Observed};
-use super::settings::Snat;
+use super::settings::{Settings, Snat};
 use super::wiring::{Alias, STRICT_PREFIX, branch_interface};
 
 /// What the node should enforce.
@@ -31,8 +31,8 @@ pub struct Desired {
     pub endpoints: BTreeMap<EndpointId, EndpointPlan>,
     /// The node's own way out, as long as it is known.
     pub node: Option<NodePlan>,
-    /// Whether what standard-mode pods send out of the VPC leaves under the node's address.
-    pub translates: bool,
+    /// Bits of `Endpoint::settings` that standard-mode pods have.
+    pub of_standard: u32,
     /// What could not be had, and why: an object's name and a sentence. The old state of it is kept.
     pub refused: Vec<Refusal>,
     /// Group sets and endpoints that are wanted but not computable now: what is installed for them stays.
@@ -92,8 +92,7 @@ impl Desired {
         let (Some(cloud), Some(links), true) = (&observed.cloud, &observed.links, observed.cluster.is_some()) else {
             return Self { keep: Keep { everything: true, ..Keep::default() }, ..Self::default() };
         };
-        let translates = observed.settings.snat != Snat::External;
-        let mut desired = Self { peers: peers(cloud), translates, ..Self::default() };
+        let mut desired = Self { peers: peers(cloud), of_standard: of_standard(&observed.settings), ..Self::default() };
         for (link, alias) in links.iter().filter_map(|link| Some((link, Alias::parse(link.alias.as_deref()?)?))) {
             match endpoint(link, &alias, cloud, links) {
                 Ok((id, plan)) => drop(desired.endpoints.insert(id, plan)),
@@ -123,8 +122,8 @@ impl Desired {
                 (Some(digest), None) => digest,
                 (Some(digest), Some(members)) => digest ^ members,
             };
-            let translated = self.translates && !plan.host_interface.starts_with(STRICT_PREFIX);
-            plan.endpoint.settings = bits(enforcement) | if translated { settings::SNAT } else { 0 };
+            let standard = !plan.host_interface.starts_with(STRICT_PREFIX);
+            plan.endpoint.settings = bits(enforcement) | if standard { self.of_standard } else { 0 };
         }
     }
 
@@ -153,6 +152,11 @@ fn peers(cloud: &CloudFacts) -> BTreeMap<Addr, GroupSetId> {
         eni.addresses.iter().map(move |addr| (mapped(*addr), set)).collect::<Vec<_>>()
     };
     cloud.interfaces.values().filter(|eni| !eni.groups.0.is_empty()).flat_map(of).collect()
+}
+
+fn of_standard(told: &Settings) -> u32 {
+    let snat = if told.snat == Snat::External { 0 } else { settings::SNAT };
+    snat | if told.node_ports { settings::NODE_PORTS } else { 0 }
 }
 
 fn judges(enforcement: &Enforcement) -> SnatPolicy {
@@ -206,7 +210,7 @@ fn endpoint(
         revision: 0,
         ipv4: first(&eni.addresses, IpAddr::is_ipv4),
         ipv6: first(&eni.addresses, IpAddr::is_ipv6),
-        router: cloud.instance.subnet_cidr.map_or(UNSPECIFIED, |net| offset(&net, 1)),
+        router: cloud.subnet_cidr(&eni.subnet_id).map_or(UNSPECIFIED, |net| offset(&net, 1)),
         resolver: cloud.vpc_cidrs.iter().find_map(v4).map_or(UNSPECIFIED, |net| offset(&net, 2)),
         branch_ifindex: branch_link.index,
         host_ifindex: link.index,

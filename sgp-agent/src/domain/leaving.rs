@@ -56,7 +56,8 @@ pub(super) fn plan(
         last_port: SNAT_PORT_LAST,
         policy,
         ports,
-        reserved: [0; 6],
+        reserved: [0; 2],
+        mark: settings.mark,
     };
     Some(NodePlan { id, endpoint: endpoint(eni, link, &node), node, interface: link.name.clone(), excluded })
 }

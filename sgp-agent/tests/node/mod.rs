@@ -3,13 +3,14 @@
 #![allow(dead_code, reason = "each test binary uses its part of this")]
 
 pub(crate) mod rules;
+mod tables;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use aya::maps::{HashMap, Map, MapData, PerCpuArray, PerCpuValues, RingBuf};
+use aya::maps::{Map, MapData, PerCpuArray, PerCpuValues, RingBuf};
 use aya::programs::SchedClassifier;
 use aya::util::nr_cpus;
 use nix::mount::{MsFlags, mount};
@@ -26,9 +27,7 @@ use sgp_agent::io::kernel::maps::{Maps, PinDirs};
 pub(crate) use sgp_agent::io::kernel::trial::At;
 use sgp_agent::io::kernel::{Bpf, Kernel, trial};
 use sgp_common::event::{Event, Sampler};
-use sgp_common::flow::{Flow, FlowKey, FlowState};
 use sgp_common::pins::{map, program};
-use sgp_common::snat::{SnatEntry, SnatKey};
 
 /// One node at a time: each holds some 60 MB of maps.
 static ONE: Mutex<()> = Mutex::new(());
@@ -186,41 +185,6 @@ impl Node {
     /// What is observed of a link.
     pub(crate) fn described_link(&self, name: &str, index: u32, mac: [u8; 6]) -> LinkFacts {
         LinkFacts { name: name.into(), index, mac, alias: None }
-    }
-
-    /// Another flow to the same service takes a port.
-    pub(crate) fn take_port(&mut self, like: &SnatKey, nat_port: u16) {
-        let entry = SnatEntry { endpoint: 1, local_addr: [1; 16], local_port: nat_port, reserved: [0; 6] };
-        let mut snat: HashMap<_, SnatKey, SnatEntry> = self.map(map::SNAT);
-        // What is taken already stays taken.
-        drop(snat.insert(SnatKey { nat_port, ..*like }, entry, 1));
-    }
-
-    /// Time goes by for flows that are closed; others stand.
-    pub(crate) fn forget_flows_that_are_closed(&mut self) {
-        self.each_flow(|flow| {
-            if flow.state == FlowState::Closed { Some(Flow { last_seen_ns: 0, ..flow }) } else { Some(flow) }
-        });
-    }
-
-    /// Flows are lost, as to a full table's owner that removed them by hand.
-    pub(crate) fn lose_flows(&mut self) {
-        self.each_flow(|_| None);
-    }
-
-    fn each_flow(&mut self, change: impl Fn(Flow) -> Option<Flow>) {
-        let mut flows: HashMap<_, FlowKey, Flow> = self.map(map::FLOWS);
-        for (key, flow) in flows.iter().flatten().collect::<Vec<_>>() {
-            match change(flow) {
-                Some(flow) => flows.insert(key, flow, 0).expect("FLOWS"),
-                None => flows.remove(&key).expect("FLOWS"),
-            }
-        }
-    }
-
-    fn map<K: aya::Pod, V: aya::Pod>(&self, name: &str) -> HashMap<MapData, K, V> {
-        let data = MapData::from_pin(PinDirs::new(&self.dir).map(name)).expect("a pin");
-        Map::from_map_data(data).expect("a map").try_into().expect("a hash map")
     }
 
     /// Opens a program once more, to run packets from another thread.

@@ -18,9 +18,8 @@ const MEDIAN_BELOW: usize = 8;
 const TABLE: &str = "xtask/src/check/budgets.rs";
 
 /// Files over the aim, each with why it is better whole; one that has shrunk must leave this table.
-const OVER_THE_AIM: [(&str, &str); 3] = [
+const OVER_THE_AIM: [(&str, &str); 2] = [
     ("sgp-agent/src/domain/branches.rs", "one planner: the cloud steps, and every place that may decide on one"),
-    ("sgp-agent/src/reconcile.rs", "the one loop, with what it remembers between rounds"),
     ("sgp-common/src/packet.rs", "one parser, from Ethernet to ports, with the packet it fills"),
 ];
 

@@ -17,6 +17,7 @@ const EC2: &str = include_str!("cloud/ec2.py");
 const VPC: &str = include_str!("cloud/vpc.py");
 const ROUTE: &str = include_str!("cloud/route.sh");
 const CRD: &str = include_str!("../../../deploy/crds/securitygrouppolicies.vpcresources.k8s.aws.yaml");
+const CNINODE_CRD: &str = include_str!("../../../deploy/crds/cninodes.vpcresources.k8s.aws.yaml");
 const DNS: &str = include_str!("dns.yaml");
 
 /// Makes a cluster; what a failure leaves behind is taken away again, and so is one of the same name whose owner is gone.
@@ -139,6 +140,7 @@ pub(crate) fn apply_options(tools: &Tools) -> Vec<String> {
 
 fn start_nodes(place: &Place, tools: &Tools) -> Result<()> {
     apply(place, tools, CRD)?;
+    apply(place, tools, CNINODE_CRD)?;
     let cloud = place.cloud.as_ref().context("EC2 has made nothing")?;
     let node = |(name, instance): (&String, &Instance)| {
         let instance = &instance.id;

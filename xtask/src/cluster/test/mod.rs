@@ -7,6 +7,7 @@ mod latency;
 mod manifests;
 mod modes;
 mod plugin;
+mod provision;
 mod rows;
 mod stage;
 mod wire;
@@ -34,7 +35,7 @@ const EVERYWHERE: [Case; 6] = [
 ];
 
 /// What one cluster is enough for: the first of `SHAPES`.
-const CASES: [Case; 12] = [
+const CASES: [Case; 16] = [
     ("an_ec2_rule_change_is_enforced_within_two_seconds", latency::rule_change),
     ("a_new_policy_and_its_pod_are_enforced_from_the_first_packet", latency::first_packet),
     (
@@ -44,6 +45,10 @@ const CASES: [Case; 12] = [
     ("a_malformed_annotation_is_told_by_pod_and_key_and_others_start", input::malformed_annotation),
     ("a_pod_deleted_during_add_leaves_nothing", input::deleted_during_add),
     ("a_pod_with_a_neighbours_annotation_is_refused_and_the_neighbour_unharmed", closed::forged_annotation),
+    ("a_warm_branch_stands_before_its_pod_and_another_takes_its_place", provision::warm),
+    ("the_node_says_what_its_trunk_carries", provision::node_says),
+    ("orphans_are_deleted_at_the_second_look_and_others_left_alone", provision::orphans),
+    ("the_table_of_instance_types_is_refreshed_from_ec2", provision::instance_types),
     ("the_manifests_of_deploy_are_accepted_and_grant_what_the_agent_needs", manifests::accepted),
     ("a_second_agent_on_a_node_is_refused_by_name", agents::second_agent),
     ("an_agent_without_bpffs_says_how_to_mount_it", agents::no_bpffs),

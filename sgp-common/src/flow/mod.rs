@@ -1,104 +1,15 @@
 //! Flows: tracked conversations seen from the endpoint, and how they live and die.
 
+mod admission;
+mod key;
+
+pub use admission::{Admission, Tracking, Way};
+pub use key::{Asker, FlowKey};
+
 use crate::endpoint::Timeouts;
-use crate::packet::{ICMP, ICMPV6, Packet, TCP, Transport, UDP};
+use crate::packet::{Packet, TCP, UDP};
 use crate::policy::Question;
-use crate::{Addr, Direction, Family, plain};
-
-/// Key of `FLOWS`: one key for both directions, because it says local and remote.
-///
-/// The endpoint's id keeps pods apart and makes the reuse of a VLAN id or an address harmless.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct FlowKey {
-    /// Endpoint id.
-    pub endpoint: u64,
-    /// The pod's address.
-    pub local_addr: Addr,
-    /// The other address.
-    pub remote_addr: Addr,
-    /// The pod's port, host order; for ICMP queries the identifier.
-    pub local_port: u16,
-    /// The other port, host order; 0 for ICMP.
-    pub remote_port: u16,
-    /// IP protocol number.
-    pub protocol: u8,
-    /// ICMP: type of the query, else 0.
-    pub query: u8,
-    /// ICMP: which side asked, so that the pod cannot ask by answering.
-    pub asker: Asker,
-    /// Zero.
-    pub reserved: u8,
-}
-
-/// Which side of a conversation asked, where that is part of its key.
-#[repr(u8)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Asker {
-    /// Not an ICMP query.
-    Nobody = 0,
-    /// The pod.
-    Local = 1,
-    /// The other side.
-    Remote = 2,
-}
-
-impl FlowKey {
-    /// No flow's.
-    pub const EMPTY: Self = Self {
-        endpoint: 0,
-        local_addr: [0; 16],
-        remote_addr: [0; 16],
-        local_port: 0,
-        remote_port: 0,
-        protocol: 0,
-        query: 0,
-        asker: Asker::Nobody,
-        reserved: 0,
-    };
-
-    /// The key of the flow a packet belongs to, or `None` for packets that belong to none: later
-    /// fragments, and ICMP other than queries, are judged one by one.
-    pub fn of(endpoint: u64, packet: &Packet, direction: Direction) -> Option<Self> {
-        let mut key = Self::EMPTY;
-        key.write(endpoint, packet, direction).then_some(key)
-    }
-
-    /// Likewise in place, for a BPF program's small stack. Whether the packet belongs to a flow.
-    #[inline(always)]
-    pub fn write(&mut self, endpoint: u64, packet: &Packet, direction: Direction) -> bool {
-        let (local_port, remote_port) = match packet.transport {
-            Transport::Ports => packet.ports(direction),
-            Transport::None => (0, 0),
-            Transport::Icmp if packet.query != 0 => (packet.query_id, 0),
-            Transport::Icmp | Transport::LaterFragment => return false,
-        };
-        self.asker = match (packet.query, packet.asks(), direction) {
-            (0, ..) => Asker::Nobody,
-            (_, true, Direction::Outbound) | (_, false, Direction::Inbound) => Asker::Local,
-            _ => Asker::Remote,
-        };
-        self.endpoint = endpoint;
-        self.local_addr = *packet.local(direction);
-        self.remote_addr = *packet.remote(direction);
-        self.local_port = local_port;
-        self.remote_port = remote_port;
-        self.protocol = packet.protocol;
-        self.query = packet.query;
-        self.reserved = 0;
-        true
-    }
-}
-
-/// Whether EC2 would track a flow (facts 5.2).
-#[repr(u8)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Tracking {
-    /// It lives on when its rule goes.
-    Tracked = 0,
-    /// It stops when its rule goes: it is judged again whenever the policy has changed.
-    Untracked = 1,
-}
+use crate::{Direction, Family, plain};
 
 /// How far a conversation has come.
 #[repr(u8)]
@@ -151,41 +62,10 @@ pub struct Flow {
     pub icmp_code: u8,
     /// The port, or ICMP identifier, that stands for the pod's; 0 if the flow is not translated and keeps to the branch.
     pub nat_port: u16,
+    /// How it came to the node.
+    pub way: Way,
     /// Zero.
-    pub reserved: [u8; 6],
-}
-
-/// Who lets a packet pass: a rule of a policy.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Admission {
-    /// Digest of the policy.
-    pub policy_digest: u64,
-    /// The endpoint's revision it was asked at.
-    pub revision: u64,
-    /// Index of the rule in its direction and family; `u16::MAX` for none.
-    pub rule: u16,
-    /// Whether EC2 would track the flow it opens.
-    pub tracking: Tracking,
-    /// Zero.
-    pub reserved: u8,
-    /// The flow's `nat_port`.
-    pub nat_port: u16,
-    /// Zero.
-    pub padding: [u8; 2],
-}
-
-impl Admission {
-    /// No rule was asked for, or none matched.
-    pub const NONE: Self = Self {
-        policy_digest: 0,
-        revision: 0,
-        rule: u16::MAX,
-        tracking: Tracking::Tracked,
-        reserved: 0,
-        nat_port: 0,
-        padding: [0; 2],
-    };
+    pub reserved: [u8; 5],
 }
 
 /// TCP FIN flag (RFC 9293 §3.1).
@@ -217,7 +97,8 @@ impl Flow {
         tracking: Tracking::Tracked,
         icmp_code: 0,
         nat_port: 0,
-        reserved: [0; 6],
+        way: Way::Branch,
+        reserved: [0; 5],
     };
 
     /// A flow opened by `packet`.
@@ -234,6 +115,7 @@ impl Flow {
         self.opened = direction;
         self.icmp_code = packet.icmp_code;
         self.nat_port = admission.nat_port;
+        self.way = admission.way;
         self.admit(admission);
         self.refresh(packet, direction, now_ns);
     }
@@ -246,9 +128,10 @@ impl Flow {
             revision: self.revision,
             rule: self.rule,
             tracking: self.tracking,
-            reserved: 0,
+            direction: self.opened,
             nat_port: self.nat_port,
-            padding: [0; 2],
+            way: self.way,
+            padding: 0,
         }
     }
 
@@ -268,7 +151,7 @@ impl Flow {
             Direction::Inbound => key.local_port,
             Direction::Outbound => key.remote_port,
         };
-        let detail = if key.query == 0 { port.to_be_bytes() } else { [key.query, self.icmp_code] };
+        let detail = if key.query == 0 { port.to_be_bytes() } else { [self.icmp_type(key), self.icmp_code] };
         Question {
             remote: key.remote_addr,
             direction: self.opened,
@@ -276,6 +159,21 @@ impl Flow {
             protocol: key.protocol,
             detailed: u8::from(matches!(key.protocol, TCP | UDP) || key.query != 0),
             detail,
+        }
+    }
+
+    /// ICMP: type of the packet that opened it, which is the reply where the question was not seen.
+    #[inline(always)]
+    fn icmp_type(&self, key: &FlowKey) -> u8 {
+        let asked = matches!(
+            (key.asker, self.opened),
+            (Asker::Local, Direction::Outbound) | (Asker::Remote, Direction::Inbound)
+        );
+        match (asked, key.query) {
+            (true, query) => query,
+            // Echo of IPv4 is the one whose reply does not follow it (RFC 792).
+            (false, 8) => 0,
+            (false, query) => query + 1,
         }
     }
 
@@ -299,7 +197,7 @@ impl Flow {
             self.fins |= 1 << direction as u8;
         }
         let answer = direction != self.opened;
-        if self.turns < TURNS_MAX && answer == (self.turns % 2 == 0) {
+        if self.turns < TURNS_MAX && answer == self.turns.is_multiple_of(2) {
             self.turns += 1;
         }
         self.state = advance(self.state, packet, self.turns, self.fins);
@@ -308,8 +206,8 @@ impl Flow {
     /// Whether the flow has been idle for longer than its state allows. Decided at lookup: an expired
     /// entry is a miss, and when memory is reclaimed changes no verdict.
     #[inline(always)]
-    pub fn expired(&self, protocol: u8, timeouts: &Timeouts, now_ns: u64) -> bool {
-        now_ns.saturating_sub(self.last_seen_ns) > lifetime_ns(self.state, protocol, timeouts)
+    pub fn expired(&self, key: &FlowKey, timeouts: &Timeouts, now_ns: u64) -> bool {
+        now_ns.saturating_sub(self.last_seen_ns) > lifetime_ns(self.state, key, timeouts)
     }
 
     /// Whether this packet may not use this entry although it lives: a SYN on a flow that has come further than its
@@ -358,17 +256,17 @@ pub fn advance(state: FlowState, packet: &Packet, turns: u8, fins: u8) -> FlowSt
 /// TCP established, UDP and UDP stream: the interface's own. Other protocols: 600 s (facts 5.2). Opening, closing and
 /// ICMP are unpublished; ours follow Linux nf_conntrack's `syn_sent`, `fin_wait`, `close` and ICMP defaults.
 #[inline(always)]
-pub fn lifetime_ns(state: FlowState, protocol: u8, timeouts: &Timeouts) -> u64 {
-    let seconds = match (protocol, state) {
+pub fn lifetime_ns(state: FlowState, key: &FlowKey, timeouts: &Timeouts) -> u64 {
+    let seconds = match (key.protocol, state) {
         (TCP, FlowState::Established | FlowState::Stream) => timeouts.tcp_established_s,
         (TCP, FlowState::Opening | FlowState::Closing) => 120,
         (TCP, FlowState::Closed) => 10,
         (UDP, FlowState::Stream) => timeouts.udp_stream_s,
         (UDP, _) => timeouts.udp_s,
-        (ICMP | ICMPV6, _) => 30,
+        _ if key.query != 0 => 30,
         _ => 600,
     };
     u64::from(seconds) * SECOND_NS
 }
 
-plain!(FlowKey, Flow, Admission);
+plain!(Flow);

@@ -1,13 +1,13 @@
 //! What leaves the VPC under the node's address, byte by byte: addresses, ports, checksums, and the way back.
 
-#[path = "../../sgp-common/tests/frames/mod.rs"]
+#[path = "../../../sgp-common/tests/frames/mod.rs"]
 mod frames;
+#[path = "../node/mod.rs"]
 mod node;
+mod wire;
 
 use std::net::IpAddr;
 
-use etherparse::checksum::Sum16BitWords;
-use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use frames::{Frame, ip};
 use node::rules::{ec2, set};
 use node::{At, Node};
@@ -20,6 +20,7 @@ use sgp_common::flow::{ACK, RST, SYN};
 use sgp_common::limits::{SNAT_PORT_FIRST, SNAT_PORT_LAST};
 use sgp_common::pins::program;
 use sgp_common::verdict::MARK_JUDGED;
+use wire::{Seen, summed};
 
 const NODE: &str = "10.200.0.5";
 const OUTSIDE: &str = "203.0.113.9";
@@ -95,62 +96,6 @@ impl Leaving {
 
     fn entries(&self) -> usize {
         self.node.maps.snat.keys().count()
-    }
-}
-
-/// The frame's bytes, with the checksums that a sender would have written.
-fn summed(frame: &Frame) -> Vec<u8> {
-    let mut bytes = frame.bytes();
-    let sum = |parts: &[&[u8]]| {
-        let sum = parts.iter().fold(Sum16BitWords::new(), |sum, part| sum.add_slice(part));
-        sum.ones_complement().to_ne_bytes()
-    };
-    let header = sum(&[&bytes[14..34]]);
-    bytes[24..26].copy_from_slice(&header);
-    let length = ((bytes.len() - 34) as u16).to_be_bytes();
-    let pseudo = [&bytes[26..34], &[0, frame.protocol], &length].concat();
-    let (at, pseudo) = match frame.protocol {
-        6 => (34 + 16, &pseudo[..]),
-        17 => (34 + 6, &pseudo[..]),
-        1 => (34 + 2, &[][..]),
-        _ => return bytes,
-    };
-    let transport = sum(&[pseudo, &bytes[34..]]);
-    bytes[at..at + 2].copy_from_slice(&transport);
-    bytes
-}
-
-/// What a frame says, its checksums having been found right.
-#[derive(Debug, PartialEq, Eq)]
-struct Seen {
-    source: (IpAddr, u16),
-    destination: (IpAddr, u16),
-}
-
-impl Seen {
-    fn of(bytes: &[u8]) -> Self {
-        let packet = SlicedPacket::from_ethernet(bytes).expect("a frame");
-        let Some(NetSlice::Ipv4(ipv4)) = &packet.net else { panic!("no IPv4: {packet:?}") };
-        let header = ipv4.header().to_header();
-        assert_eq!(header.header_checksum, header.calc_header_checksum(), "IPv4 checksum");
-        let ports = match packet.transport.as_ref().expect("a transport header") {
-            TransportSlice::Tcp(tcp) => {
-                assert_eq!(tcp.checksum(), tcp.calc_checksum_ipv4(header.source, header.destination).expect("a sum"));
-                (tcp.source_port(), tcp.destination_port())
-            }
-            TransportSlice::Udp(udp) => {
-                let sum = udp.to_header().calc_checksum_ipv4(&header, udp.payload()).expect("a sum");
-                assert!(udp.checksum() == sum || udp.checksum() == 0, "UDP checksum");
-                (udp.source_port(), udp.destination_port())
-            }
-            TransportSlice::Icmpv4(icmp) => {
-                assert_eq!(icmp.checksum(), icmp.header().icmp_type.calc_checksum(icmp.payload()), "ICMP checksum");
-                let id = u16::from_be_bytes([icmp.slice()[4], icmp.slice()[5]]);
-                (id, id)
-            }
-            other => panic!("{other:?}"),
-        };
-        Self { source: (header.source.into(), ports.0), destination: (header.destination.into(), ports.1) }
     }
 }
 
@@ -276,20 +221,6 @@ fn an_icmp_error_about_a_translated_packet_reaches_the_pod_if_a_rule_allows_it()
     }
 }
 
-impl Seen {
-    /// The same of a quoted packet, whose transport checksum nobody keeps right.
-    fn of_quote(bytes: &[u8]) -> Self {
-        let packet = SlicedPacket::from_ethernet(bytes).expect("a frame");
-        let (Some(NetSlice::Ipv4(ipv4)), Some(TransportSlice::Tcp(tcp))) = (&packet.net, &packet.transport) else {
-            panic!("{packet:?}")
-        };
-        let header = ipv4.header().to_header();
-        assert_eq!(header.header_checksum, header.calc_header_checksum(), "IPv4 checksum");
-        let (source, destination) = (header.source.into(), header.destination.into());
-        Self { source: (source, tcp.source_port()), destination: (destination, tcp.destination_port()) }
-    }
-}
-
 #[test]
 fn fragments_leave_and_return_with_their_first() {
     let Some(mut it) = leaving(SnatPorts::Prng, SnatJudges::Node, &["out all * 0.0.0.0/0"]) else { return };
@@ -311,6 +242,21 @@ fn fragments_leave_and_return_with_their_first() {
     assert_eq!(it.back_bytes(&first.bytes()).2[30..34], [10, 9, 9, 1]);
     let (_, mark, bytes) = it.back_bytes(&before);
     assert_eq!((mark & MARK_JUDGED, &bytes[30..34]), (MARK_JUDGED, &[10, 9, 9, 1][..]));
+}
+
+#[test]
+fn what_answers_a_node_port_is_marked_for_the_way_it_came_by() {
+    let Some(mut it) = leaving(SnatPorts::Prng, SnatJudges::Node, &["out all * 0.0.0.0/0"]) else { return };
+    let (client, server, pod) = ((ip("10.200.9.9"), 40_000), (it.pod(), 80), it.node.pods[0].clone());
+    let question = Frame::tcp(client, server, SYN).bytes();
+    assert!(it.node.run(pod.given(it.primary), &question).passed, "by the pod's own rules");
+    let answer = Frame::tcp(server, client, SYN | ACK).with_source_mac(pod.mac).bytes();
+    let sent = it.node.run(pod.sends(), &answer);
+    assert_eq!((sent.passed, sent.mark), (true, 0x80));
+    let by_branch = Frame::tcp((ip("10.200.9.8"), 40_000), server, SYN).bytes();
+    assert!(it.node.run(pod.receives(), &by_branch).passed);
+    let answer = Frame::tcp(server, (ip("10.200.9.8"), 40_000), SYN | ACK).with_source_mac(pod.mac).bytes();
+    assert_eq!(it.node.run(pod.sends(), &answer).mark, 0, "what came by the branch answers by the branch");
 }
 
 #[test]

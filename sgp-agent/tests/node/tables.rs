@@ -1,0 +1,46 @@
+//! What a test does to the tables of the data path behind its back.
+
+use aya::maps::{HashMap, Map, MapData};
+use sgp_agent::io::kernel::maps::PinDirs;
+use sgp_common::flow::{Flow, FlowKey, FlowState};
+use sgp_common::pins::map;
+use sgp_common::snat::{SnatEntry, SnatKey};
+
+use super::Node;
+
+impl Node {
+    /// Another flow to the same service takes a port.
+    pub(crate) fn take_port(&mut self, like: &SnatKey, nat_port: u16) {
+        let entry = SnatEntry { endpoint: 1, local_addr: [1; 16], local_port: nat_port, reserved: [0; 6] };
+        let mut snat: HashMap<_, SnatKey, SnatEntry> = self.map(map::SNAT);
+        // What is taken already stays taken.
+        drop(snat.insert(SnatKey { nat_port, ..*like }, entry, 1));
+    }
+
+    /// Time goes by for flows that are closed; others stand.
+    pub(crate) fn forget_flows_that_are_closed(&mut self) {
+        self.each_flow(|flow| {
+            if flow.state == FlowState::Closed { Some(Flow { last_seen_ns: 0, ..flow }) } else { Some(flow) }
+        });
+    }
+
+    /// Flows are lost, as to a full table's owner that removed them by hand.
+    pub(crate) fn lose_flows(&mut self) {
+        self.each_flow(|_| None);
+    }
+
+    fn each_flow(&mut self, change: impl Fn(Flow) -> Option<Flow>) {
+        let mut flows: HashMap<_, FlowKey, Flow> = self.map(map::FLOWS);
+        for (key, flow) in flows.iter().flatten().collect::<Vec<_>>() {
+            match change(flow) {
+                Some(flow) => flows.insert(key, flow, 0).expect("FLOWS"),
+                None => flows.remove(&key).expect("FLOWS"),
+            }
+        }
+    }
+
+    fn map<K: aya::Pod, V: aya::Pod>(&self, name: &str) -> HashMap<MapData, K, V> {
+        let data = MapData::from_pin(PinDirs::new(&self.dir).map(name)).expect("a pin");
+        Map::from_map_data(data).expect("a map").try_into().expect("a hash map")
+    }
+}

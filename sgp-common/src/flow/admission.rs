@@ -1,0 +1,61 @@
+//! What lets a packet pass, as far as its flow remembers it.
+
+use crate::{Direction, plain};
+
+/// Whether EC2 would track a flow (facts 5.2).
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Tracking {
+    /// It lives on when its rule goes.
+    Tracked = 0,
+    /// It stops when its rule goes: it is judged again whenever the policy has changed.
+    Untracked = 1,
+}
+
+/// How a flow came to its node: replies leave the same way.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Way {
+    /// By the pod's own branch, or it was opened by the pod or a neighbour.
+    Branch = 0,
+    /// By another interface of the node: kube-proxy sent it to the pod (a NodePort).
+    Node = 1,
+}
+
+/// Who lets a packet pass: a rule of a policy.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Admission {
+    /// Digest of the policy.
+    pub policy_digest: u64,
+    /// The endpoint's revision it was asked at.
+    pub revision: u64,
+    /// Index of the rule in its direction and family; `u16::MAX` for none.
+    pub rule: u16,
+    /// Whether EC2 would track the flow it opens.
+    pub tracking: Tracking,
+    /// The direction whose rules `rule` is one of: that in which its flow was opened.
+    pub direction: Direction,
+    /// The flow's `nat_port`.
+    pub nat_port: u16,
+    /// The flow's `way`.
+    pub way: Way,
+    /// Zero.
+    pub padding: u8,
+}
+
+impl Admission {
+    /// No rule was asked for, or none matched.
+    pub const NONE: Self = Self {
+        policy_digest: 0,
+        revision: 0,
+        rule: u16::MAX,
+        tracking: Tracking::Tracked,
+        direction: Direction::Inbound,
+        nat_port: 0,
+        way: Way::Branch,
+        padding: 0,
+    };
+}
+
+plain!(Admission);
