@@ -2,7 +2,6 @@
 
 use anyhow::{Context, Error, Result, bail};
 use aws_sdk_ec2::types;
-use ipnet::IpNet;
 use sgp_common::Direction;
 
 use super::required;
@@ -94,7 +93,7 @@ fn remote(given: types::SecurityGroupRule) -> Result<Remote> {
 mod tests {
     use super::*;
 
-    fn given(to: i32) -> types::security_group_rule::Builder {
+    fn given(to: i32) -> types::builders::SecurityGroupRuleBuilder {
         types::SecurityGroupRule::builder()
             .security_group_rule_id("sgr-1")
             .group_id("sg-1")

@@ -153,7 +153,8 @@ async fn prefix_lists(
             Err(error) if super::is_gone(&error) => continue,
             Err(error) => return Err(told(error)).with_context(|| format!("reading prefix list {id}")),
         };
-        let nets = entries.into_iter().filter_map(|entry| entry.cidr).map(|text| cidr(&text).map_err(anyhow::Error::msg));
+        let nets =
+            entries.into_iter().filter_map(|entry| entry.cidr).map(|text| cidr(&text).map_err(anyhow::Error::msg));
         lists.insert(id, nets.collect::<Result<_>>()?);
     }
     Ok(lists)

@@ -1,11 +1,14 @@
 //! BPF programs, maps and links: read `Installed`, apply node steps.
 
+mod attachment;
+mod clsact;
 pub mod maps;
 mod policies;
 pub mod preflight;
 mod programs;
 mod sweep;
 mod sys;
+mod tcx;
 
 use std::fs;
 use std::path::Path;
@@ -19,6 +22,7 @@ use crate::domain::desired::EndpointPlan;
 use crate::domain::groups::{EndpointId, GroupSetId};
 use crate::domain::installed::Installed;
 use crate::domain::plan::Step;
+pub use attachment::Attachment;
 use maps::{Maps, PinDirs, gone};
 use programs::Programs;
 pub use sweep::Swept;
@@ -57,9 +61,17 @@ impl Bpf {
     /// What a failed first start made is taken away again.
     pub fn open(bpf_dir: &Path) -> Result<Self> {
         preflight::check(bpf_dir)?;
+        Self::open_by(bpf_dir, Attachment::offered()?)
+    }
+
+    /// The same, with programs attached in a way that is chosen and not the best one.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub fn open_by(bpf_dir: &Path, attachment: Attachment) -> Result<Self> {
         let dirs = PinDirs::new(bpf_dir);
         let first = !dirs.root.exists();
-        let opened = programs::ensure(&dirs).and_then(|programs| Ok((Maps::open(&dirs)?, programs)));
+        let opened = programs::ensure(&dirs, attachment).and_then(|programs| Ok((Maps::open(&dirs)?, programs)));
         match opened {
             Ok((maps, programs)) => Ok(Self { dirs, maps, programs }),
             Err(error) => {
@@ -110,7 +122,7 @@ impl Bpf {
 
 impl Kernel for Bpf {
     fn installed(&self) -> Result<Installed> {
-        installed(&self.maps, &self.dirs)
+        read_back(&self.maps, &self.dirs, self.programs.attachment)
     }
 
     fn apply(&mut self, step: &Step) -> Result<()> {
@@ -125,7 +137,7 @@ impl Kernel for Bpf {
                 self.maps.interfaces.insert(index, interface, 0).context("writing INTERFACES")
             }
             Step::Attach(link) => self.programs.attach(&self.dirs, link),
-            Step::Detach(link) => programs::detach(&self.dirs, link),
+            Step::Detach(link) => self.programs.attachment.detach(&self.dirs, link),
             Step::RemoveInterface(index) => gone(self.maps.interfaces.remove(index)).context("writing INTERFACES"),
             Step::RemoveEndpoint(id) => self.remove_endpoint(*id),
             Step::RemovePolicy(id) => policies::remove(&mut self.maps, &self.dirs, *id),
@@ -142,6 +154,10 @@ impl Kernel for Bpf {
 /// # Errors
 /// Where a link cannot be read.
 pub fn installed(maps: &Maps, dirs: &PinDirs) -> Result<Installed> {
+    read_back(maps, dirs, Attachment::offered()?)
+}
+
+fn read_back(maps: &Maps, dirs: &PinDirs, attachment: Attachment) -> Result<Installed> {
     let sets: Vec<GroupSetId> = maps.policies.keys().flatten().map(GroupSetId).collect();
     let policies = sets.into_iter().filter_map(|id| Some((id, maps::digest(&maps.policy(id)?)))).collect();
     Ok(Installed {
@@ -151,15 +167,16 @@ pub fn installed(maps: &Maps, dirs: &PinDirs) -> Result<Installed> {
         names: maps.names.iter().flatten().map(|(id, value)| (EndpointId(id), value)).collect(),
         interfaces: maps.interfaces.iter().flatten().collect(),
         local: maps.local.iter().flatten().map(|(addr, id)| (addr, EndpointId(id))).collect(),
-        links: programs::links(dirs)?,
+        links: attachment.links(dirs)?,
     })
 }
 
-/// Removes every pin below `bpf_dir`, and with them links, programs and maps. Enforcement ends.
+/// Removes our filters, and every pin below `bpf_dir`, and with them links, programs and maps. Enforcement ends.
 ///
 /// # Errors
-/// Where a pin cannot be removed.
+/// Where a filter or a pin cannot be removed.
 pub fn uninstall(bpf_dir: &Path) -> Result<()> {
+    clsact::remove_all()?;
     let root = PinDirs::new(bpf_dir).root;
     match fs::remove_dir_all(&root) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
