@@ -16,6 +16,7 @@ use tracing::{info, warn};
 
 use crate::domain::branches::{BranchSettings, CloudPlan, CloudStep, cloud_plan};
 use crate::domain::desired::{Desired, Refusal};
+use crate::domain::enforcement::Enforcement;
 use crate::domain::installed::Installed;
 use crate::domain::matching::groups_of;
 use crate::domain::observed::{CloudFacts, Observed};
@@ -59,6 +60,8 @@ pub struct Reconciler<C: Cloud, K: Kernel> {
     pub netlink: Netlink,
     /// How branches are made.
     pub branches: BranchSettings,
+    /// The operator's choices.
+    pub enforcement: Enforcement,
     /// Whether branches are made here or by someone else.
     pub provision: Provision,
     /// What EC2 said last.
@@ -129,6 +132,7 @@ impl<C: Cloud, K: Kernel + 'static> Reconciler<C, K> {
             cluster: self.kubernetes.facts(),
             cloud: self.facts.borrow().as_deref().cloned(),
             links: Some(self.netlink.links().await.context("observing the node's links")?),
+            enforcement: self.enforcement,
         };
         let desired = Desired::from(&observed);
         let installed = self.enforce(&desired, memory).await?;

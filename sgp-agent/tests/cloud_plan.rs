@@ -52,7 +52,7 @@ fn world() -> Observed {
         interfaces: BTreeMap::from([("eni-trunk".into(), trunk())]),
         ..CloudFacts::default()
     };
-    Observed { cluster: Some(cluster), cloud: Some(cloud), links: Some(Vec::new()) }
+    Observed { cluster: Some(cluster), cloud: Some(cloud), links: Some(Vec::new()), ..Observed::default() }
 }
 
 fn cloud(observed: &mut Observed) -> &mut CloudFacts {

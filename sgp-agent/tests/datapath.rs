@@ -191,13 +191,36 @@ fn services_that_ec2_never_filters_pass_without_rules() {
 }
 
 #[test]
-fn a_later_fragment_passes_only_by_a_rule_for_all_ports() {
+fn a_later_fragment_passes_by_its_first_or_by_a_rule_for_all_ports() {
     let Some(mut node) = node(&["in tcp 80 10.0.0.0/8", "in udp * 10.0.0.0/8"]) else { return };
     let to = pod(&node);
-    assert_eq!(dropped(&from_vpc(&mut node, &syn((ip(A), 40000), to).fragment(0))), None);
-    let later = from_vpc(&mut node, &syn((ip(A), 40000), to).fragment(185));
-    assert_eq!(dropped(&later), Some(DropReason::FragmentWithoutFlow));
+    let segment = |port| Frame::tcp((ip(A), 40000), (to.0, port), SYN);
+    let unannounced = from_vpc(&mut node, &segment(80).fragment(185));
+    assert_eq!(dropped(&unannounced), Some(DropReason::FragmentWithoutFlow));
+    assert_eq!(dropped(&from_vpc(&mut node, &segment(80).fragment(0))), None);
+    assert!(from_vpc(&mut node, &segment(80).fragment(185)).passed, "its first was allowed");
+    let overlapping = from_vpc(&mut node, &segment(80).fragment(2));
+    assert_eq!(dropped(&overlapping), Some(DropReason::Malformed));
+    assert_eq!(dropped(&from_vpc(&mut node, &segment(81).fragment(0))), Some(DropReason::NoMatchingRule));
+    let orphaned = from_vpc(&mut node, &segment(80).fragment(185));
+    assert_eq!(dropped(&orphaned), Some(DropReason::FragmentWithoutFlow), "another first, refused, took its place");
     assert_eq!(dropped(&from_vpc(&mut node, &Frame::udp((ip(A), 1), to).fragment(185))), None);
+}
+
+#[test]
+fn a_flow_that_ec2_would_not_track_stops_with_its_rule() {
+    let open = ["in tcp 22 0.0.0.0/0", "out all * 0.0.0.0/0"];
+    let Some(mut node) = node(&open) else { return };
+    let (client, server) = ((ip(A), 40000), (node.pods[0].ipv4, 22));
+    assert_eq!(dropped(&from_vpc(&mut node, &syn(client, server))), None);
+    assert!(to_vpc(&mut node, &Frame::tcp(server, client, SYN | ACK)).passed);
+    rules_are(&mut node, &open[1..]);
+    let data = from_vpc(&mut node, &Frame::tcp(client, server, ACK));
+    assert_eq!(dropped(&data), Some(DropReason::NoMatchingRule));
+    let answer = to_vpc(&mut node, &Frame::tcp(server, client, ACK));
+    assert_eq!(dropped(&answer), Some(DropReason::NoMatchingRule), "nor can the pod keep it open");
+    rules_are(&mut node, &open);
+    assert!(from_vpc(&mut node, &Frame::tcp(client, server, ACK)).passed, "the rule is back");
 }
 
 /// Two pods: `a` may ask `b` on port 80, each by its own group.

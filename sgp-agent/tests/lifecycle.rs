@@ -15,7 +15,7 @@ use node::{Node, Ran, judged, pins};
 use sgp_agent::domain::observed::Observed;
 use sgp_agent::io::kernel::maps::PinDirs;
 use sgp_agent::io::kernel::{Kernel, uninstall};
-use sgp_common::flow::{ACK, Flow, FlowKey, SYN};
+use sgp_common::flow::{ACK, Admission, Asker, Flow, FlowKey, SYN};
 use sgp_common::limits::ENDPOINT_FLOWS_MAX;
 use sgp_common::packet::Packet;
 use sgp_common::pins::{map, program};
@@ -168,7 +168,7 @@ fn a_pod_at_its_limit_of_flows_opens_no_more_and_keeps_those_it_has() {
 fn a_full_flow_table_opens_no_more_and_keeps_those_it_has() {
     let Some(mut node) = node() else { return };
     assert!(tcp(&mut node, 40000, SYN).passed);
-    let flow = Flow::open(&Packet::EMPTY, Direction::Inbound, 0, 0, 0);
+    let flow = Flow::open(&Packet::EMPTY, Direction::Inbound, &Admission::NONE, 0);
     let filler = |endpoint| FlowKey {
         endpoint,
         local_addr: [0; 16],
@@ -176,7 +176,9 @@ fn a_full_flow_table_opens_no_more_and_keeps_those_it_has() {
         local_port: 0,
         remote_port: 0,
         protocol: 6,
-        reserved: [0; 3],
+        query: 0,
+        asker: Asker::Nobody,
+        reserved: 0,
     };
     let filled = (1..).find(|endpoint| node.maps.flows.insert(filler(*endpoint), flow, 0).is_err());
     println!("the table holds {filled:?} flows");

@@ -13,10 +13,10 @@ use sgp_agent::domain::explain::explain;
 use sgp_agent::domain::groups::{GroupSet, Remote, Rule, SecurityGroup, Service};
 use sgp_common::Direction;
 use sgp_common::packet::{Packet, parse};
-use sgp_common::policy::{HEAD_BITS, RuleKey, RuleSet, Selector};
+use sgp_common::policy::{Answer, HEAD_BITS, RuleKey, Selector};
 
 /// What the kernel's trie would answer: the longest key that covers the one asked for.
-fn longest(policy: &Policy, bits: u32, asked: Selector) -> Option<RuleSet> {
+fn longest(policy: &Policy, bits: u32, asked: Selector) -> Option<Answer> {
     let cut = |selector: &Selector, bits: u32| {
         let number = u128::from_be_bytes(selector.data);
         number.checked_shr(128 + HEAD_BITS - bits).unwrap_or(0)
@@ -24,7 +24,7 @@ fn longest(policy: &Policy, bits: u32, asked: Selector) -> Option<RuleSet> {
     let head = |selector: &Selector| (selector.direction, selector.family, selector.axis);
     let covers = |of: u32, key: &Selector| of <= bits && head(key) == head(&asked) && cut(key, of) == cut(&asked, of);
     let covering = policy.trie.iter().filter(|((of, key), _)| covers(*of, key));
-    covering.max_by_key(|((of, _), _)| *of).map(|(_, rules)| *rules)
+    covering.max_by_key(|((of, _), _)| *of).map(|(_, answer)| *answer)
 }
 
 fn packet(ask: &Ask) -> Packet {

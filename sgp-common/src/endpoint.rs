@@ -25,12 +25,35 @@ pub struct Interface {
     pub reserved: [u8; 7],
 }
 
+/// How long tracked flows may be idle, in seconds: the interface's `ConnectionTrackingConfiguration`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// TCP, established.
+    pub tcp_established_s: u32,
+    /// UDP, until a second question is answered.
+    pub udp_s: u32,
+    /// UDP, from then on.
+    pub udp_stream_s: u32,
+}
+
+/// What `Endpoint::settings` is made of.
+pub mod settings {
+    /// ICMP errors about a live flow pass by it (`--related-icmp`).
+    pub const RELATED_ICMP: u32 = 1;
+    /// Every flow is judged again when the rules change (`--cut-on-revoke`), not only those EC2 would not track.
+    pub const CUT_ON_REVOKE: u32 = 2;
+}
+
 /// Value of `ENDPOINTS`, keyed by endpoint id: the first 64 bits, big-endian, of SHA-256 over the branch's interface id.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     /// Group set whose policy judges this endpoint: first 64 bits of SHA-256 over the sorted group ids.
     pub group_set: u64,
+    /// Tells flows when to be judged again: the policy's digest, and where members of groups count as well (`CUT_ON_REVOKE`)
+    /// a hash over both.
+    pub revision: u64,
     /// The branch's IPv4 address, v4-mapped, or unspecified.
     pub ipv4: Addr,
     /// The branch's IPv6 address, or unspecified.
@@ -43,6 +66,10 @@ pub struct Endpoint {
     pub branch_ifindex: u32,
     /// Interface index of the pod's host veth.
     pub host_ifindex: u32,
+    /// How long its flows may be idle.
+    pub timeouts: Timeouts,
+    /// Bits of [`settings`].
+    pub settings: u32,
     /// VLAN id of the branch on its trunk, 1..=120.
     pub vlan_id: u16,
     /// MAC address of the pod's own interface; frames from the pod carry it as their source.
@@ -50,8 +77,8 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Whether `addr` is one of the endpoint's own addresses. A pod without an address of a family does not
-    /// own `::`, which packets can carry.
+    /// Whether `addr` is one of the endpoint's primary addresses. A pod without an address of a family does not
+    /// own `::`, which packets can carry. Secondary addresses are in `LOCAL` only.
     #[inline(always)]
     pub fn owns(&self, addr: &Addr) -> bool {
         *addr != UNSPECIFIED && (*addr == self.ipv4 || *addr == self.ipv6)
@@ -72,4 +99,4 @@ pub struct EndpointName {
     pub uid: [u8; 40],
 }
 
-plain!(Interface, Endpoint, EndpointName);
+plain!(Interface, Timeouts, Endpoint, EndpointName);

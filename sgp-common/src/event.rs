@@ -1,6 +1,6 @@
 //! Counters (of everything) and events (samples).
 
-use crate::{Addr, Direction, plain};
+use crate::{Addr, Direction, Verdict, plain};
 
 /// Key of `COUNTERS`.
 #[repr(C)]
@@ -62,6 +62,26 @@ pub struct Event {
     pub reserved: [u8; 6],
 }
 
+/// Value of the one-entry map `OUTCOME`, which only programs loaded for tests write.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Endpoint id, or 0 where no endpoint was found.
+    pub endpoint: u64,
+    /// Digest of the policy of `rule`, or 0.
+    pub policy_digest: u64,
+    /// Index of the rule that let it pass, also by its flow; `u16::MAX` for none.
+    pub rule: u16,
+    /// The pod's point of view.
+    pub direction: Direction,
+    /// 0 for allowed, else the value of a `DropReason`.
+    pub reason: u8,
+    /// If allowed, how.
+    pub verdict: Verdict,
+    /// Zero.
+    pub reserved: [u8; 3],
+}
+
 /// Value of the one-entry, per-CPU map `SAMPLER`: how many events this CPU emitted in this second.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,4 +92,4 @@ pub struct Sampler {
     pub emitted: u64,
 }
 
-plain!(CounterKey, Counter, Event, Sampler);
+plain!(CounterKey, Counter, Event, Outcome, Sampler);

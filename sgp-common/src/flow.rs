@@ -1,7 +1,9 @@
 //! Flows: tracked conversations seen from the endpoint, and how they live and die.
 
-use crate::packet::{Packet, TCP, Transport, UDP};
-use crate::{Addr, Direction, plain};
+use crate::endpoint::Timeouts;
+use crate::packet::{ICMP, ICMPV6, Packet, TCP, Transport, UDP};
+use crate::policy::Question;
+use crate::{Addr, Direction, Family, plain};
 
 /// Key of `FLOWS`: one key for both directions, because it says local and remote.
 ///
@@ -15,42 +17,87 @@ pub struct FlowKey {
     pub local_addr: Addr,
     /// The other address.
     pub remote_addr: Addr,
-    /// The pod's port, host order; for ICMP the echo id if the pod asked, else 0.
+    /// The pod's port, host order; for ICMP queries the identifier.
     pub local_port: u16,
-    /// The other port, host order; for ICMP the echo id if the other side asked, else 0.
+    /// The other port, host order; 0 for ICMP.
     pub remote_port: u16,
     /// IP protocol number.
     pub protocol: u8,
+    /// ICMP: type of the query, else 0.
+    pub query: u8,
+    /// ICMP: which side asked, so that the pod cannot ask by answering.
+    pub asker: Asker,
     /// Zero.
-    pub reserved: [u8; 3],
+    pub reserved: u8,
+}
+
+/// Which side of a conversation asked, where that is part of its key.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Asker {
+    /// Not an ICMP query.
+    Nobody = 0,
+    /// The pod.
+    Local = 1,
+    /// The other side.
+    Remote = 2,
 }
 
 impl FlowKey {
+    /// No flow's.
+    pub const EMPTY: Self = Self {
+        endpoint: 0,
+        local_addr: [0; 16],
+        remote_addr: [0; 16],
+        local_port: 0,
+        remote_port: 0,
+        protocol: 0,
+        query: 0,
+        asker: Asker::Nobody,
+        reserved: 0,
+    };
+
     /// The key of the flow a packet belongs to, or `None` for packets that belong to none: later
-    /// fragments, and ICMP other than echo, are judged one by one.
-    #[inline(always)]
+    /// fragments, and ICMP other than queries, are judged one by one.
     pub fn of(endpoint: u64, packet: &Packet, direction: Direction) -> Option<Self> {
-        let (source_port, destination_port) = match packet.transport {
-            Transport::Ports => (packet.source_port, packet.destination_port),
-            Transport::None => (0, 0),
-            Transport::Icmp if packet.is_echo_request() => (packet.echo_id, 0),
-            Transport::Icmp if packet.is_echo() => (0, packet.echo_id),
-            Transport::Icmp | Transport::LaterFragment => return None,
-        };
-        let (local_addr, local_port, remote_addr, remote_port) = match direction {
-            Direction::Outbound => (packet.source, source_port, packet.destination, destination_port),
-            Direction::Inbound => (packet.destination, destination_port, packet.source, source_port),
-        };
-        Some(Self {
-            endpoint,
-            local_addr,
-            remote_addr,
-            local_port,
-            remote_port,
-            protocol: packet.protocol,
-            reserved: [0; 3],
-        })
+        let mut key = Self::EMPTY;
+        key.write(endpoint, packet, direction).then_some(key)
     }
+
+    /// Likewise in place, for a BPF program's small stack. Whether the packet belongs to a flow.
+    #[inline(always)]
+    pub fn write(&mut self, endpoint: u64, packet: &Packet, direction: Direction) -> bool {
+        let (local_port, remote_port) = match packet.transport {
+            Transport::Ports => packet.ports(direction),
+            Transport::None => (0, 0),
+            Transport::Icmp if packet.query != 0 => (packet.query_id, 0),
+            Transport::Icmp | Transport::LaterFragment => return false,
+        };
+        self.asker = match (packet.query, packet.asks(), direction) {
+            (0, ..) => Asker::Nobody,
+            (_, true, Direction::Outbound) | (_, false, Direction::Inbound) => Asker::Local,
+            _ => Asker::Remote,
+        };
+        self.endpoint = endpoint;
+        self.local_addr = *packet.local(direction);
+        self.remote_addr = *packet.remote(direction);
+        self.local_port = local_port;
+        self.remote_port = remote_port;
+        self.protocol = packet.protocol;
+        self.query = packet.query;
+        self.reserved = 0;
+        true
+    }
+}
+
+/// Whether EC2 would track a flow (facts 5.2).
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Tracking {
+    /// It lives on when its rule goes.
+    Tracked = 0,
+    /// It stops when its rule goes: it is judged again whenever the policy has changed.
+    Untracked = 1,
 }
 
 /// How far a conversation has come.
@@ -59,9 +106,9 @@ impl FlowKey {
 pub enum FlowState {
     /// Only the side that opened it has spoken.
     Opening = 0,
-    /// Both have spoken. UDP: one request and its response.
+    /// Both have spoken. UDP: one question and its answer.
     Established = 1,
-    /// UDP only: more than one request and response.
+    /// UDP only: a second question was answered too.
     Stream = 2,
     /// TCP only: one side has sent FIN.
     Closing = 3,
@@ -78,6 +125,8 @@ pub struct Flow {
     pub last_seen_ns: u64,
     /// Digest of the policy that admitted the flow; names the rule together with `rule`.
     pub policy_digest: u64,
+    /// The endpoint's revision when the flow was judged last.
+    pub revision: u64,
     /// Packets to the pod.
     pub packets_in: u64,
     /// Packets from the pod.
@@ -92,10 +141,36 @@ pub struct Flow {
     pub state: FlowState,
     /// Who opened it.
     pub opened: Direction,
-    /// TCP: bit 0 set once the pod, bit 1 once the other side has sent FIN.
+    /// TCP: bit 0 set once the other side, bit 1 once the pod has sent FIN (the values of `Direction`).
     pub fins: u8,
+    /// How often the side that speaks has changed, 3 at most.
+    pub turns: u8,
+    /// Whether EC2 would track it.
+    pub tracking: Tracking,
+    /// ICMP: code of the packet that opened it, else 0.
+    pub icmp_code: u8,
+}
+
+/// Who lets a packet pass: a rule of a policy.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Admission {
+    /// Digest of the policy.
+    pub policy_digest: u64,
+    /// The endpoint's revision it was asked at.
+    pub revision: u64,
+    /// Index of the rule in its direction and family; `u16::MAX` for none.
+    pub rule: u16,
+    /// Whether EC2 would track the flow it opens.
+    pub tracking: Tracking,
     /// Zero.
-    pub reserved: [u8; 3],
+    pub reserved: [u8; 5],
+}
+
+impl Admission {
+    /// No rule was asked for, or none matched.
+    pub const NONE: Self =
+        Self { policy_digest: 0, revision: 0, rule: u16::MAX, tracking: Tracking::Tracked, reserved: [0; 5] };
 }
 
 /// TCP FIN flag (RFC 9293 §3.1).
@@ -110,30 +185,86 @@ pub const ACK: u8 = 0x10;
 const SECOND_NS: u64 = 1_000_000_000;
 
 impl Flow {
+    /// Nothing seen yet.
+    pub const EMPTY: Self = Self {
+        last_seen_ns: 0,
+        policy_digest: 0,
+        revision: 0,
+        packets_in: 0,
+        packets_out: 0,
+        bytes_in: 0,
+        bytes_out: 0,
+        rule: u16::MAX,
+        state: FlowState::Opening,
+        opened: Direction::Inbound,
+        fins: 0,
+        turns: 0,
+        tracking: Tracking::Tracked,
+        icmp_code: 0,
+    };
+
     /// A flow opened by `packet`.
-    #[inline(always)]
-    pub fn open(packet: &Packet, direction: Direction, rule: u16, policy_digest: u64, now_ns: u64) -> Self {
-        let mut flow = Self {
-            last_seen_ns: now_ns,
-            policy_digest,
-            packets_in: 0,
-            packets_out: 0,
-            bytes_in: 0,
-            bytes_out: 0,
-            rule,
-            state: FlowState::Opening,
-            opened: direction,
-            fins: 0,
-            reserved: [0; 3],
-        };
-        flow.refresh(packet, direction, now_ns);
+    pub fn open(packet: &Packet, direction: Direction, admission: &Admission, now_ns: u64) -> Self {
+        let mut flow = Self::EMPTY;
+        flow.begin(packet, direction, admission, now_ns);
         flow
     }
 
-    /// Counts a packet of this flow and moves its state.
+    /// Likewise in place, for a BPF program's small stack.
+    #[inline(always)]
+    pub fn begin(&mut self, packet: &Packet, direction: Direction, admission: &Admission, now_ns: u64) {
+        *self = Self::EMPTY;
+        self.opened = direction;
+        self.icmp_code = packet.icmp_code;
+        self.admit(admission);
+        self.refresh(packet, direction, now_ns);
+    }
+
+    /// The rule that admits it.
+    #[inline(always)]
+    pub fn admission(&self) -> Admission {
+        Admission {
+            policy_digest: self.policy_digest,
+            revision: self.revision,
+            rule: self.rule,
+            tracking: self.tracking,
+            reserved: [0; 5],
+        }
+    }
+
+    /// From now on this admits it.
+    #[inline(always)]
+    pub fn admit(&mut self, admission: &Admission) {
+        self.policy_digest = admission.policy_digest;
+        self.revision = admission.revision;
+        self.rule = admission.rule;
+        self.tracking = admission.tracking;
+    }
+
+    /// What the packet that opened it asked the rules.
+    #[inline(always)]
+    pub fn question(&self, key: &FlowKey, family: Family) -> Question {
+        let port = match self.opened {
+            Direction::Inbound => key.local_port,
+            Direction::Outbound => key.remote_port,
+        };
+        let detail = if key.query == 0 { port.to_be_bytes() } else { [key.query, self.icmp_code] };
+        Question {
+            remote: key.remote_addr,
+            direction: self.opened,
+            family,
+            protocol: key.protocol,
+            detailed: u8::from(matches!(key.protocol, TCP | UDP) || key.query != 0),
+            detail,
+        }
+    }
+
+    /// Counts a packet of this flow and moves its state. A closed flow is not kept alive by what is still sent.
     #[inline(always)]
     pub fn refresh(&mut self, packet: &Packet, direction: Direction, now_ns: u64) {
-        self.last_seen_ns = now_ns;
+        if self.state != FlowState::Closed {
+            self.last_seen_ns = now_ns;
+        }
         match direction {
             Direction::Inbound => {
                 self.packets_in += 1;
@@ -147,30 +278,46 @@ impl Flow {
         if packet.protocol == TCP && packet.tcp_flags & FIN != 0 {
             self.fins |= 1 << direction as u8;
         }
-        self.state = advance(self.state, packet, direction != self.opened, self.fins);
+        let answer = direction != self.opened;
+        if self.turns < TURNS_MAX && answer == (self.turns % 2 == 0) {
+            self.turns += 1;
+        }
+        self.state = advance(self.state, packet, self.turns, self.fins);
     }
 
     /// Whether the flow has been idle for longer than its state allows. Decided at lookup: an expired
     /// entry is a miss, and when memory is reclaimed changes no verdict.
     #[inline(always)]
-    pub fn expired(&self, protocol: u8, now_ns: u64) -> bool {
-        now_ns.saturating_sub(self.last_seen_ns) > lifetime_ns(self.state, protocol)
+    pub fn expired(&self, protocol: u8, timeouts: &Timeouts, now_ns: u64) -> bool {
+        now_ns.saturating_sub(self.last_seen_ns) > lifetime_ns(self.state, protocol, timeouts)
     }
 
-    /// Whether this packet may not use this entry although it lives: a SYN on a flow that is over
-    /// opens a new one, which the rules of today judge.
+    /// Whether this packet may not use this entry although it lives: a SYN on a flow that has come further than its
+    /// own SYN opens a new one, which the rules of today judge.
     #[inline(always)]
     pub fn reopened_by(&self, packet: &Packet) -> bool {
-        packet.protocol == TCP
-            && packet.tcp_flags & (SYN | ACK) == SYN
-            && matches!(self.state, FlowState::Closing | FlowState::Closed)
+        packet.protocol == TCP && is_syn(packet) && !matches!(self.state, FlowState::Opening)
     }
 }
 
-/// The state after a packet. `answer`: it goes against the direction the flow was opened in.
-/// `fins` are those seen so far, this packet's included. A closed flow never comes back to life.
+/// How many turns tell a UDP stream: question, answer, question, answer.
+const TURNS_MAX: u8 = 3;
+
 #[inline(always)]
-pub fn advance(state: FlowState, packet: &Packet, answer: bool, fins: u8) -> FlowState {
+fn is_syn(packet: &Packet) -> bool {
+    packet.tcp_flags & (SYN | ACK) == SYN
+}
+
+/// Whether a packet opens a flow by itself, rather than going on with one: anything but TCP, and a SYN.
+#[inline(always)]
+pub fn opens(packet: &Packet) -> bool {
+    packet.protocol != TCP || is_syn(packet)
+}
+
+/// The state after a packet. `turns` says how often the side that speaks has changed, and `fins` who has sent FIN,
+/// this packet's included. A closed flow never comes back to life.
+#[inline(always)]
+pub fn advance(state: FlowState, packet: &Packet, turns: u8, fins: u8) -> FlowState {
     if packet.protocol == TCP {
         if state == FlowState::Closed || packet.tcp_flags & RST != 0 || fins == 0b11 {
             return FlowState::Closed;
@@ -179,30 +326,29 @@ pub fn advance(state: FlowState, packet: &Packet, answer: bool, fins: u8) -> Flo
             return FlowState::Closing;
         }
     }
-    match (state, answer) {
-        (FlowState::Opening, true) => FlowState::Established,
-        (FlowState::Established, false) if packet.protocol == UDP => FlowState::Stream,
+    match (state, turns) {
+        (FlowState::Opening, 1..) => FlowState::Established,
+        (FlowState::Established, TURNS_MAX..) if packet.protocol == UDP => FlowState::Stream,
         _ => state,
     }
 }
 
 /// How long a flow may be idle, in nanoseconds.
 ///
-/// TCP established, UDP and UDP stream: EC2's defaults (EC2 user guide, idle connection tracking
-/// timeout). Other protocols: 600 s (facts 5.2). Opening, closing and ICMP are unpublished; ours
-/// follow Linux nf_conntrack's `syn_sent`, `fin_wait`, `close` and ICMP defaults.
+/// TCP established, UDP and UDP stream: the interface's own. Other protocols: 600 s (facts 5.2). Opening, closing and
+/// ICMP are unpublished; ours follow Linux nf_conntrack's `syn_sent`, `fin_wait`, `close` and ICMP defaults.
 #[inline(always)]
-pub fn lifetime_ns(state: FlowState, protocol: u8) -> u64 {
+pub fn lifetime_ns(state: FlowState, protocol: u8, timeouts: &Timeouts) -> u64 {
     let seconds = match (protocol, state) {
-        (TCP, FlowState::Established | FlowState::Stream) => 432_000,
+        (TCP, FlowState::Established | FlowState::Stream) => timeouts.tcp_established_s,
         (TCP, FlowState::Opening | FlowState::Closing) => 120,
         (TCP, FlowState::Closed) => 10,
-        (UDP, FlowState::Stream) => 180,
-        (UDP, _) => 30,
-        (crate::packet::ICMP | crate::packet::ICMPV6, _) => 30,
+        (UDP, FlowState::Stream) => timeouts.udp_stream_s,
+        (UDP, _) => timeouts.udp_s,
+        (ICMP | ICMPV6, _) => 30,
         _ => 600,
     };
-    seconds * SECOND_NS
+    u64::from(seconds) * SECOND_NS
 }
 
-plain!(FlowKey, Flow);
+plain!(FlowKey, Flow, Admission);

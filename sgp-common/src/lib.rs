@@ -12,10 +12,12 @@ pub mod endpoint;
 pub mod event;
 pub mod exempt;
 pub mod flow;
+pub mod fragment;
 pub mod limits;
 pub mod packet;
 pub mod pins;
 pub mod policy;
+pub mod quoted;
 pub mod verdict;
 
 pub use addr::{Addr, Family};

@@ -29,6 +29,9 @@ pub const FLOWS_MAX: u32 = 262_144;
 /// Flows of one endpoint, so that a busy pod cannot take its neighbours' share (`EndpointFlowLimit`).
 pub const ENDPOINT_FLOWS_MAX: u32 = 65_536;
 
+/// First fragments remembered on one node. Full: the oldest goes, and what follows it is judged without ports.
+pub const FRAGMENTS_MAX: u32 = 16_384;
+
 /// Counter cells: endpoints x directions x reasons.
 pub const COUNTERS_MAX: u32 = 16_384;
 

@@ -23,7 +23,7 @@ pub mod map {
     pub const LOCAL: &str = "LOCAL";
     /// Remote address -> [`crate::policy::Peer`].
     pub const PEERS: &str = "PEERS";
-    /// Group set id -> policy (inner LPM trie: `Selector` -> `RuleSet`).
+    /// Group set id -> policy (inner LPM trie: `Selector` -> `Answer`).
     pub const POLICIES: &str = "POLICIES";
     /// Never used by programs: carries the BTF that inner tries are created with.
     pub const POLICY_SHAPE: &str = "POLICY_SHAPE";
@@ -33,6 +33,8 @@ pub mod map {
     pub const FLOWS: &str = "FLOWS";
     /// Endpoint id -> number of its flows (u64).
     pub const FLOW_COUNTS: &str = "FLOW_COUNTS";
+    /// [`crate::fragment::FragmentKey`] -> [`crate::fragment::Fragment`].
+    pub const FRAGMENTS: &str = "FRAGMENTS";
     /// [`crate::event::CounterKey`] -> [`crate::event::Counter`], per CPU.
     pub const COUNTERS: &str = "COUNTERS";
     /// Ring buffer of [`crate::event::Event`].
@@ -42,8 +44,15 @@ pub mod map {
     /// One u64: digest of the object the pinned programs came from, so that a restarted agent of the same
     /// version leaves them alone.
     pub const OBJECT: &str = "OBJECT";
+    /// One u64, nanoseconds: what time it is for programs loaded with [`TEST`]. Not pinned.
+    pub const CLOCK: &str = "CLOCK";
+    /// One [`crate::event::Outcome`]: what a program loaded with [`TEST`] decided last. Not pinned.
+    pub const OUTCOME: &str = "OUTCOME";
+    /// Global of the object, a u8. 1 makes programs take the time from [`CLOCK`] and write [`OUTCOME`]; 0, which is what
+    /// the agent loads, costs nothing, since the verifier removes what a constant makes unreachable.
+    pub const TEST: &str = "TEST";
     /// Every pinned map.
-    pub const ALL: [&str; 14] = [
+    pub const ALL: [&str; 15] = [
         INTERFACES,
         ENDPOINTS,
         ENDPOINT_NAMES,
@@ -54,6 +63,7 @@ pub mod map {
         RULE_NAMES,
         FLOWS,
         FLOW_COUNTS,
+        FRAGMENTS,
         COUNTERS,
         EVENTS,
         SAMPLER,

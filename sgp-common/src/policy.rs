@@ -1,7 +1,7 @@
 //! Policies: prefixes of who and what, each answering with the set of rules it satisfies.
 
 use crate::limits::RULE_WORDS;
-use crate::packet::{Packet, Transport};
+use crate::packet::{Packet, TCP, Transport, UDP};
 use crate::{Addr, Family, plain};
 
 /// Where a packet goes, from the pod's point of view.
@@ -14,11 +14,22 @@ pub enum Direction {
     Outbound = 1,
 }
 
+impl Direction {
+    /// The other one.
+    #[inline(always)]
+    pub const fn opposite(self) -> Self {
+        match self {
+            Self::Inbound => Self::Outbound,
+            Self::Outbound => Self::Inbound,
+        }
+    }
+}
+
 /// What a key of the policy trie speaks of.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Axis {
-    /// The policy itself: one key, whose first word is the policy's digest.
+    /// The policy itself: one key, which satisfies no rule and is there in every policy, for its digest.
     Digest = 0,
     /// An address prefix: CIDR rows and prefix-list rows.
     Remote = 1,
@@ -91,25 +102,52 @@ impl Selector {
         key
     }
 
-    /// Asks for the rules a packet's service satisfies, with the prefix length the packet can answer:
-    /// a packet without ports is asked only what it says.
+    /// Asks for the rules a service satisfies, with the prefix length the question can answer: a packet without
+    /// ports is asked only what it says.
     #[inline(always)]
-    pub fn service(direction: Direction, packet: &Packet) -> (u32, Self) {
-        let mut key = Self::new(direction, packet.family, Axis::Service);
-        key.data[0] = packet.protocol;
-        match packet.transport {
-            Transport::Ports => {
-                let port = packet.destination_port.to_be_bytes();
-                key.data[1] = port[0];
-                key.data[2] = port[1];
-                (SERVICE_BITS, key)
-            }
-            Transport::Icmp => {
-                key.data[1] = packet.icmp_type;
-                key.data[2] = packet.icmp_code;
-                (SERVICE_BITS, key)
-            }
-            Transport::None | Transport::LaterFragment => (PROTOCOL_BITS, key),
+    pub fn service(question: &Question) -> (u32, Self) {
+        let mut key = Self::new(question.direction, question.family, Axis::Service);
+        key.data[0] = question.protocol;
+        key.data[1] = question.detail[0];
+        key.data[2] = question.detail[1];
+        (if question.detailed == 0 { PROTOCOL_BITS } else { SERVICE_BITS }, key)
+    }
+}
+
+/// All that rules can be asked about a packet.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// The other side's address.
+    pub remote: Addr,
+    /// The pod's point of view.
+    pub direction: Direction,
+    /// IP version.
+    pub family: Family,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// 1 where `detail` is known, else 0.
+    pub detailed: u8,
+    /// Destination port in network order, or ICMP type and code; zero where unknown.
+    pub detail: [u8; 2],
+}
+
+impl Question {
+    /// What a packet asks.
+    #[inline(always)]
+    pub fn of(packet: &Packet, direction: Direction) -> Self {
+        let (detailed, detail) = match packet.transport {
+            Transport::Ports => (1, packet.destination_port.to_be_bytes()),
+            Transport::Icmp => (1, [packet.icmp_type, packet.icmp_code]),
+            Transport::None | Transport::LaterFragment => (0, [0, 0]),
+        };
+        Self {
+            remote: *packet.remote(direction),
+            direction,
+            family: packet.family,
+            protocol: packet.protocol,
+            detailed,
+            detail,
         }
     }
 }
@@ -137,6 +175,43 @@ impl RuleSet {
     /// Whether rule `index` is in the set.
     pub fn contains(&self, index: usize) -> bool {
         self.words[index / 64] & (1 << (index % 64)) != 0
+    }
+}
+
+/// Value of a policy trie: what a key says.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The rules its key satisfies.
+    pub rules: RuleSet,
+    /// Digest of the policy, the same in every key.
+    pub digest: u64,
+    /// Keys of [`Axis::Service`]: for which protocols a flow to this service would be untracked by EC2, bits
+    /// of [`untracked`].
+    pub untracked: u64,
+}
+
+/// Bits of `Answer::untracked`.
+pub mod untracked {
+    /// TCP.
+    pub const TCP: u64 = 1;
+    /// UDP.
+    pub const UDP: u64 = 2;
+}
+
+impl Answer {
+    /// Says nothing.
+    pub const EMPTY: Self = Self { rules: RuleSet::EMPTY, digest: 0, untracked: 0 };
+
+    /// Whether EC2 would track a flow of this protocol to the service (facts 5.2): not, if it is TCP or UDP, a rule for
+    /// all addresses admits it, and the other direction is open to all addresses and ports.
+    #[inline(always)]
+    pub fn is_untracked(&self, protocol: u8) -> bool {
+        match protocol {
+            TCP => self.untracked & untracked::TCP != 0,
+            UDP => self.untracked & untracked::UDP != 0,
+            _ => false,
+        }
     }
 }
 
@@ -215,4 +290,4 @@ pub struct Peer {
     pub group_set: u64,
 }
 
-plain!(Selector, RuleSet, RuleKey, RuleName, Peer);
+plain!(Selector, RuleSet, Answer, RuleKey, RuleName, Peer);

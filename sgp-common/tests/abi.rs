@@ -6,10 +6,11 @@ use std::fmt::Write;
 use std::path::Path;
 use std::{env, fs};
 
-use sgp_common::endpoint::{Endpoint, EndpointName, Interface, Side};
-use sgp_common::event::{Counter, CounterKey, Event, Sampler};
-use sgp_common::flow::{Flow, FlowKey, FlowState};
-use sgp_common::policy::{self, Axis, Peer, RuleKey, RuleName, RuleSet, Selector};
+use sgp_common::endpoint::{Endpoint, EndpointName, Interface, Side, Timeouts, settings};
+use sgp_common::event::{Counter, CounterKey, Event, Outcome, Sampler};
+use sgp_common::flow::{Admission, Asker, Flow, FlowKey, FlowState, Tracking};
+use sgp_common::fragment::{Fragment, FragmentKey};
+use sgp_common::policy::{self, Answer, Axis, Peer, RuleKey, RuleName, RuleSet, Selector, untracked};
 use sgp_common::{ABI_VERSION, Direction, DropReason, Family, Verdict, limits, pins, verdict};
 
 /// Size of the field a closure points at; never called.
@@ -50,20 +51,43 @@ macro_rules! constants {
 
 fn structs(out: &mut String) -> std::fmt::Result {
     layout!(out, Interface { endpoint, side, reserved });
-    layout!(out, Endpoint { group_set, ipv4, ipv6, router, resolver, branch_ifindex, host_ifindex, vlan_id, pod_mac });
+    layout!(out, Timeouts { tcp_established_s, udp_s, udp_stream_s });
+    layout!(
+        out,
+        Endpoint {
+            group_set,
+            revision,
+            ipv4,
+            ipv6,
+            router,
+            resolver,
+            branch_ifindex,
+            host_ifindex,
+            timeouts,
+            settings,
+            vlan_id,
+            pod_mac
+        }
+    );
     layout!(out, EndpointName { interface_id, namespace, pod, uid });
     layout!(out, Selector { direction, family, axis, reserved, data, padding });
     layout!(out, Peer { group_set });
     layout!(out, RuleSet { words });
+    layout!(out, Answer { rules, digest, untracked });
     layout!(out, RuleKey { policy_digest, rule, direction, family, reserved });
     layout!(out, RuleName { rule_id, group_id });
     layout!(out, Peer { group_set });
-    layout!(out, FlowKey { endpoint, local_addr, remote_addr, local_port, remote_port, protocol, reserved });
+    layout!(
+        out,
+        FlowKey { endpoint, local_addr, remote_addr, local_port, remote_port, protocol, query, asker, reserved }
+    );
+    layout!(out, Admission { policy_digest, revision, rule, tracking, reserved });
     layout!(
         out,
         Flow {
             last_seen_ns,
             policy_digest,
+            revision,
             packets_in,
             packets_out,
             bytes_in,
@@ -72,9 +96,13 @@ fn structs(out: &mut String) -> std::fmt::Result {
             state,
             opened,
             fins,
-            reserved
+            turns,
+            tracking,
+            icmp_code
         }
     );
+    layout!(out, FragmentKey { endpoint, source, destination, id, protocol, direction, reserved });
+    layout!(out, Fragment { seen_ns, admission, end, reserved });
     layout!(out, CounterKey { endpoint, direction, reason, reserved });
     layout!(out, Counter { packets, bytes });
     layout!(
@@ -97,6 +125,7 @@ fn structs(out: &mut String) -> std::fmt::Result {
             reserved
         }
     );
+    layout!(out, Outcome { endpoint, policy_digest, rule, direction, reason, verdict, reserved });
     layout!(out, Sampler { second, emitted });
     Ok(())
 }
@@ -106,6 +135,8 @@ fn enums(out: &mut String) -> std::fmt::Result {
     values!(out, Direction { Inbound, Outbound });
     values!(out, Side { Pod, Branch });
     values!(out, Axis { Digest, Remote, Peer, Service });
+    values!(out, Asker { Nobody, Local, Remote });
+    values!(out, Tracking { Tracked, Untracked });
     values!(out, FlowState { Opening, Established, Stream, Closing, Closed });
     values!(out, Verdict { Rule, Flow, Exempt, Passed });
     values!(
@@ -128,6 +159,8 @@ fn enums(out: &mut String) -> std::fmt::Result {
 fn constants(out: &mut String) -> std::fmt::Result {
     constants!(out, policy { HEAD_BITS, FULL_BITS, PEER_BITS, PROTOCOL_BITS, SERVICE_BITS });
     constants!(out, verdict { MARK_JUDGED });
+    constants!(out, settings { RELATED_ICMP, CUT_ON_REVOKE });
+    constants!(out, untracked { TCP, UDP });
     constants!(
         out,
         limits {
@@ -140,6 +173,7 @@ fn constants(out: &mut String) -> std::fmt::Result {
             INTERFACES_MAX,
             FLOWS_MAX,
             ENDPOINT_FLOWS_MAX,
+            FRAGMENTS_MAX,
             COUNTERS_MAX,
             RULE_NAMES_MAX,
             EVENTS_BYTES

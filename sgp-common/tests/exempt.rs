@@ -4,7 +4,7 @@ mod frames;
 
 use frames::{Frame, ip};
 use sgp_common::addr::{UNSPECIFIED, v4_mapped};
-use sgp_common::endpoint::Endpoint;
+use sgp_common::endpoint::{Endpoint, Timeouts};
 use sgp_common::exempt::{exempt, link_scoped};
 use sgp_common::packet::{Packet, parse};
 use sgp_common::{Addr, Direction};
@@ -16,12 +16,15 @@ const POD6: &str = "2001:db8:1::10";
 fn endpoint() -> Endpoint {
     Endpoint {
         group_set: 1,
+        revision: 1,
         ipv4: v4_mapped([10, 0, 1, 10]),
         ipv6: [0x20, 0x01, 0x0d, 0xb8, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10],
         router: v4_mapped([10, 0, 1, 1]),
         resolver: v4_mapped([10, 0, 0, 2]),
         branch_ifindex: 2,
         host_ifindex: 3,
+        timeouts: Timeouts { tcp_established_s: 350, udp_s: 30, udp_stream_s: 180 },
+        settings: 0,
         vlan_id: 1,
         pod_mac: [2, 0, 0, 0, 0, 1],
     }
@@ -100,4 +103,8 @@ fn only_what_is_spoken_on_the_link_may_come_from_a_link_local_address_or_none() 
     let udp: Packet = parsed(&Frame::udp((ip("fe80::1"), 1), (ip("ff02::1"), 2)));
     let unspecified: Addr = UNSPECIFIED;
     assert!(!link_scoped(&udp) && !link_scoped(&Packet { source: unspecified, ..udp }));
+    let dhcp = |source, from, to| link_scoped(&parsed(&Frame::udp((ip(source), from), (ip("10.0.2.9"), to))));
+    assert!(dhcp("0.0.0.0", 68, 67) && !dhcp("0.0.0.0", 67, 68) && !dhcp("10.0.2.8", 68, 67));
+    let dhcp6 = |source, from, to| link_scoped(&parsed(&Frame::udp((ip(source), from), (ip("ff02::1:2"), to))));
+    assert!(dhcp6("fe80::1", 546, 547) && !dhcp6("fe80::1", 547, 546) && !dhcp6("2001:db8::1", 546, 547));
 }

@@ -140,14 +140,18 @@ fn a_fragment_header_of_an_unfragmented_packet_hides_nothing() {
 }
 
 #[test]
-fn icmp_shows_type_and_code_and_an_id_only_for_echo() {
+fn icmp_shows_type_and_code_and_an_id_only_for_queries() {
     let unreachable = parsed(&Frame::icmp(ip(A), ip(POD), 3, 4, 77));
     assert_eq!((unreachable.protocol, unreachable.transport), (ICMP, Transport::Icmp));
-    assert_eq!((unreachable.icmp_type, unreachable.icmp_code, unreachable.echo_id), (3, 4, 0));
-    for (source, destination, icmp_type) in [(A, POD, 8), (A, POD, 0), (A6, POD6, 128), (A6, POD6, 129)] {
-        let echo = parsed(&Frame::icmp(ip(source), ip(destination), icmp_type, 0, 77));
-        assert_eq!((echo.icmp_type, echo.echo_id, echo.is_echo()), (icmp_type, 77, true));
-        assert_eq!(echo.is_echo_request(), matches!(icmp_type, 8 | 128));
+    assert_eq!((unreachable.icmp_type, unreachable.icmp_code, unreachable.query_id), (3, 4, 0));
+    assert_eq!((unreachable.query, unreachable.is_icmp_error()), (0, true));
+    let v4 = [(8, 0), (13, 14), (15, 16), (17, 18)].map(|types| ((A, POD), types));
+    for ((source, destination), (query, reply)) in v4.into_iter().chain([((A6, POD6), (128, 129))]) {
+        for icmp_type in [query, reply] {
+            let packet = parsed(&Frame::icmp(ip(source), ip(destination), icmp_type, 0, 77));
+            assert_eq!((packet.icmp_type, packet.query_id, packet.query), (icmp_type, 77, query));
+            assert_eq!((packet.asks(), packet.is_icmp_error()), (icmp_type == query, false));
+        }
     }
 }
 

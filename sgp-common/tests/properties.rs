@@ -6,11 +6,15 @@ use std::net::IpAddr;
 
 use frames::{DESTINATION_OPTIONS, Frame};
 use proptest::prelude::*;
-use sgp_common::flow::{ACK, FIN, Flow, FlowKey, FlowState, RST, SYN, advance, lifetime_ns};
+use sgp_common::endpoint::Timeouts;
+use sgp_common::flow::{ACK, Admission, FIN, Flow, FlowKey, FlowState, RST, SYN, lifetime_ns};
 use sgp_common::limits::RULE_WORDS;
 use sgp_common::packet::{self, ICMP, ICMPV6, Packet, TCP, Transport, UDP};
-use sgp_common::policy::{PROTOCOL_BITS, RuleSet, SERVICE_BITS, Selector, first_match};
+use sgp_common::policy::{PROTOCOL_BITS, Question, RuleSet, SERVICE_BITS, Selector, first_match};
 use sgp_common::{Direction, DropReason};
+
+const SECOND: u64 = 1_000_000_000;
+const TIMEOUTS: Timeouts = Timeouts { tcp_established_s: 350, udp_s: 30, udp_stream_s: 180 };
 
 fn parse(frame: &[u8]) -> Result<(packet::Frame, Packet), DropReason> {
     let mut packet = Packet::EMPTY;
@@ -40,7 +44,7 @@ fn frame() -> impl Strategy<Value = Frame> {
             frame.extensions = vec![(DESTINATION_OPTIONS, vec![0, 1, 4, 0, 0, 0, 0]); extras];
             match fragment {
                 0 => frame.fragment(0),
-                1 => frame.fragment(two % 0x1fff + 1),
+                1 => frame.fragment(two % 8000 + 3),
                 _ => frame,
             }
         },
@@ -57,11 +61,11 @@ fn echo(source: IpAddr, choice: u8) -> u8 {
 
 /// The answer to a packet of a conversation.
 fn answer(packet: &Packet) -> Packet {
-    let icmp_type = match (packet.is_echo(), packet.icmp_type) {
-        (true, 8) => 0,
-        (true, 0) => 8,
-        (true, other) => other ^ 1,
-        (false, other) => other,
+    let icmp_type = match (packet.query, packet.icmp_type) {
+        (0, other) => other,
+        (8, other) => 8 - other,
+        (128, other) => other ^ 1,
+        (query, other) => query + query + 1 - other,
     };
     Packet {
         source: packet.destination,
@@ -70,13 +74,6 @@ fn answer(packet: &Packet) -> Packet {
         destination_port: packet.source_port,
         icmp_type,
         ..*packet
-    }
-}
-
-fn opposite(direction: Direction) -> Direction {
-    match direction {
-        Direction::Inbound => Direction::Outbound,
-        Direction::Outbound => Direction::Inbound,
     }
 }
 
@@ -155,9 +152,9 @@ proptest! {
     fn both_directions_of_a_conversation_have_one_key(frame in frame(), direction in direction(), endpoint in any::<u64>()) {
         let (_, packet) = parse(&frame.bytes()).expect("a whole frame");
         let one = FlowKey::of(endpoint, &packet, direction);
-        prop_assert_eq!(one, FlowKey::of(endpoint, &answer(&packet), opposite(direction)));
+        prop_assert_eq!(one, FlowKey::of(endpoint, &answer(&packet), direction.opposite()));
         let flowless = packet.transport == Transport::LaterFragment
-            || packet.transport == Transport::Icmp && !packet.is_echo();
+            || packet.transport == Transport::Icmp && packet.query == 0;
         prop_assert_eq!(one.is_none(), flowless);
     }
 
@@ -174,11 +171,11 @@ proptest! {
     }
 
     #[test]
-    fn an_echo_asked_by_the_pod_is_no_flow_of_an_echo_asked_by_the_other_side((a, b) in addresses(), id in 1..u16::MAX) {
+    fn an_echo_asked_by_the_pod_is_no_flow_of_an_echo_asked_by_the_other_side((a, b) in addresses(), id in any::<u16>()) {
         let echo = |choice| parse(&Frame::icmp(a, b, echo(a, choice), 0, id).bytes()).expect("a whole frame").1;
         let request = if a.is_ipv4() { 1 } else { 0 };
         let (asked, answered) = (echo(request), echo(1 - request));
-        prop_assert!(asked.is_echo_request() && !answered.is_echo_request());
+        prop_assert!(asked.asks() && !answered.asks());
         prop_assert_ne!(FlowKey::of(1, &asked, Direction::Outbound), FlowKey::of(1, &answered, Direction::Outbound));
     }
 
@@ -194,7 +191,7 @@ proptest! {
     #[test]
     fn a_packet_is_asked_only_what_it_says(frame in frame(), direction in direction()) {
         let (_, packet) = parse(&frame.bytes()).expect("a whole frame");
-        let (bits, selector) = Selector::service(direction, &packet);
+        let (bits, selector) = Selector::service(&Question::of(&packet, direction));
         let knows = matches!(packet.transport, Transport::Ports | Transport::Icmp);
         prop_assert_eq!(bits, if knows { SERVICE_BITS } else { PROTOCOL_BITS });
         prop_assert_eq!(selector.data[0], packet.protocol);
@@ -205,7 +202,7 @@ proptest! {
     fn a_closed_flow_stays_closed_and_no_state_goes_back_to_opening(
         flags in proptest::collection::vec((any::<u8>(), direction()), 1..30), opened in direction(),
     ) {
-        let mut flow = Flow::open(&tcp(SYN), opened, 0, 0, 0);
+        let mut flow = Flow::open(&tcp(SYN), opened, &Admission::NONE, 0);
         for (flags, direction) in flags {
             let before = flow.state;
             flow.refresh(&tcp(flags), direction, 1);
@@ -213,7 +210,7 @@ proptest! {
             prop_assert!(flow.state >= before || before == FlowState::Stream);
             prop_assert!(flags & RST == 0 || flow.state == FlowState::Closed);
         }
-        prop_assert_eq!(flow.reopened_by(&tcp(SYN)), matches!(flow.state, FlowState::Closing | FlowState::Closed));
+        prop_assert_eq!(flow.reopened_by(&tcp(SYN)), flow.state != FlowState::Opening);
         prop_assert!(!flow.reopened_by(&tcp(SYN | ACK)), "an answer opens nothing");
     }
 
@@ -222,26 +219,41 @@ proptest! {
         state in 0..5_u8, protocol in prop_oneof![Just(TCP), Just(UDP), Just(ICMP), Just(ICMPV6), Just(50)], seen in 0..u64::MAX / 2,
     ) {
         let states = [FlowState::Opening, FlowState::Established, FlowState::Stream, FlowState::Closing, FlowState::Closed];
-        let mut flow = Flow::open(&tcp(SYN), Direction::Inbound, 0, 0, seen);
+        let mut flow = Flow::open(&tcp(SYN), Direction::Inbound, &Admission::NONE, seen);
         flow.state = states[usize::from(state)];
-        let lifetime = lifetime_ns(flow.state, protocol);
-        prop_assert!(!flow.expired(protocol, seen + lifetime) && flow.expired(protocol, seen + lifetime + 1));
-        prop_assert!(!flow.expired(protocol, seen.saturating_sub(1)), "clocks of two CPUs may differ");
+        let lifetime = lifetime_ns(flow.state, protocol, &TIMEOUTS);
+        let over = |at| flow.expired(protocol, &TIMEOUTS, at);
+        prop_assert!(!over(seen + lifetime) && over(seen + lifetime + 1));
+        prop_assert!(!over(seen.saturating_sub(1)), "clocks of two CPUs may differ");
     }
 }
 
 #[test]
 fn a_handshake_and_its_end_pass_through_every_state() {
-    let mut state = FlowState::Opening;
+    let mut flow = Flow::open(&tcp(SYN), Direction::Inbound, &Admission::NONE, 0);
     let steps = [
-        (SYN | ACK, true, 0, FlowState::Established),
-        (ACK, false, 0, FlowState::Established),
-        (FIN | ACK, false, 0b10, FlowState::Closing),
-        (FIN | ACK, true, 0b11, FlowState::Closed),
-        (ACK, false, 0b11, FlowState::Closed),
+        (SYN | ACK, Direction::Outbound, FlowState::Established),
+        (ACK, Direction::Inbound, FlowState::Established),
+        (FIN | ACK, Direction::Inbound, FlowState::Closing),
+        (FIN | ACK, Direction::Outbound, FlowState::Closed),
+        (ACK, Direction::Inbound, FlowState::Closed),
     ];
-    for (flags, answer, fins, expected) in steps {
-        state = advance(state, &tcp(flags), answer, fins);
-        assert_eq!(state, expected);
+    for (second, (flags, direction, expected)) in (1..).zip(steps) {
+        flow.refresh(&tcp(flags), direction, second * SECOND);
+        assert_eq!(flow.state, expected);
+    }
+    assert_eq!(flow.last_seen_ns, 4 * SECOND, "what is sent after the end keeps nothing alive");
+}
+
+#[test]
+fn only_a_second_question_that_is_answered_makes_a_stream() {
+    let udp = Packet { protocol: UDP, transport: Transport::Ports, length: 40, ..Packet::EMPTY };
+    let (ask, answer) = (Direction::Outbound, Direction::Inbound);
+    let mut flow = Flow::open(&udp, ask, &Admission::NONE, 0);
+    let steps = [(ask, FlowState::Opening), (answer, FlowState::Established), (answer, FlowState::Established)];
+    let steps = steps.into_iter().chain([(ask, FlowState::Established), (answer, FlowState::Stream)]);
+    for (direction, expected) in steps {
+        flow.refresh(&udp, direction, 1);
+        assert_eq!(flow.state, expected);
     }
 }

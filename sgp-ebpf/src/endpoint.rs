@@ -18,10 +18,22 @@ pub(crate) struct Here {
 pub(crate) fn find(ifindex: u32) -> Option<Here> {
     // SAFETY: entries are replaced whole; a reader sees the old or the new one until the program ends.
     let interface = unsafe { INTERFACES.get(&ifindex) }?;
-    let id = interface.endpoint;
+    let here = known(interface.endpoint)?;
+    Some(Here { side: interface.side, ..here })
+}
+
+/// The endpoint with this id, as if seen from its pod.
+#[inline(always)]
+pub(crate) fn known(id: u64) -> Option<Here> {
     // SAFETY: as above.
     let endpoint = unsafe { ENDPOINTS.get(&id) }?;
-    Some(Here { id, endpoint, side: interface.side })
+    Some(Here { id, endpoint, side: Side::Pod })
+}
+
+/// Whether an address is one of the endpoint's own: a primary one, which it says itself, or a secondary one.
+#[inline(always)]
+pub(crate) fn owns(here: &Here, addr: &Addr) -> bool {
+    here.endpoint.owns(addr) || local(addr) == Some(here.id)
 }
 
 /// Likewise, where there must be one.

@@ -1,48 +1,92 @@
 //! Look up, refresh, create flows.
 
-use sgp_common::flow::{Flow, FlowKey};
+use sgp_common::endpoint::settings::CUT_ON_REVOKE;
+use sgp_common::endpoint::{Endpoint, Timeouts};
+use sgp_common::flow::{Admission, Flow, FlowKey, Tracking, opens};
 use sgp_common::limits::ENDPOINT_FLOWS_MAX;
 use sgp_common::packet::Packet;
 use sgp_common::{Direction, DropReason};
 
+use crate::clock::now_ns;
 use crate::maps::{FLOW_COUNTS, FLOWS};
+use crate::packet::scratch;
+use crate::policy;
 
 /// What a lookup found.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Found {
-    /// A live flow; it has been refreshed.
+    /// A live flow; the packet has been counted into it.
     Live,
-    /// An entry that is over: a new flow may take its place without growing the table.
+    /// A flow whose rule is gone, and a packet that is no beginning of another.
+    Refused,
+    /// An entry that a new flow may take the place of, without growing the table.
     Over,
     /// Nothing.
     Nothing,
 }
 
-/// Looks a packet's flow up and counts the packet into it.
+/// The key of a packet's flow, in this CPU's scratch until the next is asked for; `None` if it belongs to none.
 #[inline(always)]
-pub(crate) fn refresh(key: &FlowKey, packet: &Packet, direction: Direction, now_ns: u64) -> Found {
+pub(crate) fn key_of(endpoint: u64, packet: &Packet, direction: Direction) -> Option<&'static FlowKey> {
+    let key = &mut scratch()?.key;
+    if key.write(endpoint, packet, direction) { Some(key) } else { None }
+}
+
+/// Looks a packet's flow up and counts the packet into it.
+#[inline(never)]
+pub(crate) fn find(
+    key: &FlowKey,
+    packet: &Packet,
+    direction: Direction,
+    endpoint: &Endpoint,
+    admission: &mut Admission,
+) -> Found {
     let Some(flow) = FLOWS.get_ptr_mut(key) else { return Found::Nothing };
     // SAFETY: the verifier knows the pointer is valid; racing writers are accepted (`Flow`).
     let flow = unsafe { &mut *flow };
-    if flow.expired(packet.protocol, now_ns) || flow.reopened_by(packet) {
+    let now_ns = now_ns();
+    if flow.expired(packet.protocol, &endpoint.timeouts, now_ns) || flow.reopened_by(packet) {
         return Found::Over;
     }
+    if is_due(flow, endpoint) {
+        if policy::decide(&flow.question(key, packet.family), endpoint, admission).is_err() {
+            return if opens(packet) { Found::Over } else { Found::Refused };
+        }
+        flow.admit(admission);
+    }
     flow.refresh(packet, direction, now_ns);
+    *admission = flow.admission();
     Found::Live
 }
 
-/// Whether a flow lives, without touching it.
+/// Whether the rules have changed since they were asked, and the flow does not outlive its rule.
 #[inline(always)]
-pub(crate) fn lives(key: &FlowKey, packet: &Packet, now_ns: u64) -> bool {
+fn is_due(flow: &Flow, endpoint: &Endpoint) -> bool {
+    flow.revision != endpoint.revision
+        && (matches!(flow.tracking, Tracking::Untracked) || endpoint.settings & CUT_ON_REVOKE != 0)
+}
+
+/// Who admitted a live flow, without touching it.
+#[inline(always)]
+pub(crate) fn admitted(key: &FlowKey, packet: &Packet, timeouts: &Timeouts) -> Option<Admission> {
     // SAFETY: read-only use of a value that others may be writing; any mixture is harmless (`Flow`).
-    let Some(flow) = (unsafe { FLOWS.get(key) }) else { return false };
-    !flow.expired(packet.protocol, now_ns) && !flow.reopened_by(packet)
+    let flow = unsafe { FLOWS.get(key) }?;
+    let over = flow.expired(packet.protocol, timeouts, now_ns()) || flow.reopened_by(packet);
+    (!over).then(|| flow.admission())
 }
 
 /// Remembers a new flow. Two CPUs may both open the same flow: one entry results, and the endpoint's
-/// count is one too high until the sweep counts again.
+/// count is one too high until the sweep counts again. What EC2 would not track needs no entry.
 #[inline(always)]
 pub(crate) fn open(key: &FlowKey, flow: &Flow, found: Found) -> Result<(), DropReason> {
+    match insert(key, flow, found) {
+        Err(_) if matches!(flow.tracking, Tracking::Untracked) => Ok(()),
+        result => result,
+    }
+}
+
+#[inline(always)]
+fn insert(key: &FlowKey, flow: &Flow, found: Found) -> Result<(), DropReason> {
     if found == Found::Nothing {
         count(key.endpoint)?;
     }

@@ -7,8 +7,10 @@
     reason = "the classifier macro wants `pub` functions and drops their comments; a binary exports nothing"
 )]
 
+mod clock;
 mod endpoint;
 mod flow;
+mod fragment;
 mod maps;
 mod packet;
 mod pipeline;

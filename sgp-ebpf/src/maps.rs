@@ -1,17 +1,19 @@
 //! Every map, on one screen. What each is for stands in `sgp_common::pins::map`.
 
-use aya_ebpf::btf_maps::{Array, HashMap, HashOfMaps, LpmTrie, PerCpuArray, PerCpuHashMap, RingBuf};
+use aya_ebpf::btf_maps::lpm_trie::Key;
+use aya_ebpf::btf_maps::{Array, HashMap, HashOfMaps, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf};
 use aya_ebpf::macros::btf_map;
 use sgp_common::Addr;
 use sgp_common::endpoint::{Endpoint, EndpointName, Interface};
-use sgp_common::event::{Counter, CounterKey, Event, Sampler};
+use sgp_common::event::{Counter, CounterKey, Event, Outcome, Sampler};
 use sgp_common::flow::{Flow, FlowKey};
+use sgp_common::fragment::{Fragment, FragmentKey};
 use sgp_common::limits::*;
 use sgp_common::packet::Packet;
-use sgp_common::policy::{Peer, RuleKey, RuleName, RuleSet, Selector};
+use sgp_common::policy::{Answer, Peer, RuleKey, RuleName, Selector};
 
 /// A compiled policy.
-pub(crate) type Policy = LpmTrie<Selector, RuleSet, { POLICY_KEYS_MAX as usize }>;
+pub(crate) type Policy = LpmTrie<Selector, Answer, { POLICY_KEYS_MAX as usize }>;
 
 #[btf_map]
 pub(crate) static INTERFACES: HashMap<u32, Interface, { INTERFACES_MAX as usize }> = HashMap::new();
@@ -34,6 +36,8 @@ pub(crate) static FLOWS: HashMap<FlowKey, Flow, { FLOWS_MAX as usize }> = HashMa
 #[btf_map]
 pub(crate) static FLOW_COUNTS: HashMap<u64, u64, { ENDPOINTS_MAX as usize }> = HashMap::new();
 #[btf_map]
+pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, Fragment, { FRAGMENTS_MAX as usize }> = LruHashMap::new();
+#[btf_map]
 pub(crate) static COUNTERS: PerCpuHashMap<CounterKey, Counter, { COUNTERS_MAX as usize }> = PerCpuHashMap::new();
 #[btf_map]
 pub(crate) static EVENTS: RingBuf<Event, { EVENTS_BYTES as usize }> = RingBuf::new();
@@ -42,10 +46,30 @@ pub(crate) static SAMPLER: PerCpuArray<Sampler, 1> = PerCpuArray::new();
 #[btf_map]
 pub(crate) static OBJECT: Array<u64, 1> = Array::new();
 
+#[btf_map]
+pub(crate) static CLOCK: Array<u64, 1> = Array::new();
+#[btf_map]
+pub(crate) static OUTCOME: Array<Outcome, 1> = Array::new();
+
+/// What does not fit on the stack.
+#[repr(C)]
+pub(crate) struct Scratch {
+    /// The packet that is judged.
+    pub(crate) packet: Packet,
+    /// The packet that an ICMP error quotes.
+    pub(crate) quoted: Packet,
+    /// The key of the flow that is looked for.
+    pub(crate) key: FlowKey,
+    /// The flow that is being opened.
+    pub(crate) flow: Flow,
+    /// What a policy is asked.
+    pub(crate) selector: Key<Selector>,
+}
+
 /// Where each CPU keeps the packet it judges, off the stack. tc programs run with softirqs off, so one packet
 /// at a time.
 #[btf_map]
-pub(crate) static SCRATCH: PerCpuArray<Packet, 1> = PerCpuArray::new();
+pub(crate) static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 
 /// Maps that only the agent writes, or that are mostly empty, take memory as they fill.
 const NO_PREALLOC: usize = aya_ebpf::bindings::BPF_F_NO_PREALLOC as usize;

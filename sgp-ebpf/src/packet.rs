@@ -6,7 +6,7 @@ use sgp_common::DropReason;
 use sgp_common::packet::{Bytes, Frame, Packet, parse};
 use sgp_common::verdict::MARK_JUDGED;
 
-use crate::maps::SCRATCH;
+use crate::maps::{SCRATCH, Scratch};
 
 /// An skb, through the helper that also reaches paged data.
 struct Skb<'a>(&'a TcContext);
@@ -30,13 +30,35 @@ pub(crate) fn parsed(ctx: &TcContext) -> Result<Option<&'static Packet>, DropRea
     if skb(ctx).vlan_present != 0 {
         return Err(DropReason::UnsupportedProtocol);
     }
-    let packet = SCRATCH.get_ptr_mut(0).ok_or(DropReason::Malformed)?;
-    // SAFETY: this CPU's own cell, and nothing else looks at it while the program runs.
-    let packet = unsafe { &mut *packet };
-    Ok(match parse(&Skb(ctx), packet)? {
+    Ok(match parse_to_scratch(ctx)? {
         Frame::Arp => None,
-        Frame::Ip => Some(packet),
+        Frame::Ip => Some(&scratch().ok_or(DropReason::Malformed)?.packet),
     })
+}
+
+/// Out of line for the stack: what parsing takes is given back before judging begins.
+#[inline(never)]
+fn parse_to_scratch(ctx: &TcContext) -> Result<Frame, DropReason> {
+    parse(&Skb(ctx), &mut scratch().ok_or(DropReason::Malformed)?.packet)
+}
+
+/// This CPU's scratch; it is always there, which only the verifier does not know.
+#[inline(always)]
+pub(crate) fn scratch() -> Option<&'static mut Scratch> {
+    // SAFETY: this CPU's own cell; each of its fields has one user at a time while the program runs.
+    SCRATCH.get_ptr_mut(0).map(|scratch| unsafe { &mut *scratch })
+}
+
+/// The packet that an ICMP error quotes, if it can be read.
+#[inline(always)]
+pub(crate) fn quoted(ctx: &TcContext, error: &Packet) -> Option<&'static Packet> {
+    if quoted_to_scratch(ctx, error) { Some(&scratch()?.quoted) } else { None }
+}
+
+/// Out of line, as above.
+#[inline(never)]
+fn quoted_to_scratch(ctx: &TcContext, error: &Packet) -> bool {
+    scratch().is_some_and(|scratch| sgp_common::quoted::parse(&Skb(ctx), error, &mut scratch.quoted).is_some())
 }
 
 /// The frame's source MAC address.

@@ -2,16 +2,19 @@
 //! returns what `Record::conclude` makes of its result.
 
 use aya_ebpf::bindings::TC_ACT_SHOT;
-use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::programs::TcContext;
+use sgp_common::endpoint::settings::RELATED_ICMP;
 use sgp_common::endpoint::{Endpoint, Side};
 use sgp_common::exempt::{exempt, exempt_on_node, link_scoped};
-use sgp_common::flow::{Flow, FlowKey};
-use sgp_common::packet::Packet;
+use sgp_common::flow::Admission;
+use sgp_common::packet::{Packet, Part};
+use sgp_common::policy::Question;
 use sgp_common::{Direction, DropReason, Verdict};
 
+use crate::clock::now_ns;
 use crate::endpoint::{self, Here};
 use crate::flow::{self, Found};
+use crate::fragment;
 use crate::packet::{self, ifindex, ingress_ifindex};
 use crate::policy;
 use crate::report::Record;
@@ -30,8 +33,10 @@ fn enforce_at_branch(ctx: &TcContext, record: &mut Record) -> Result<Verdict, Dr
     record.endpoint = here.id;
     let Some(packet) = packet::parsed(ctx)? else { return Ok(Verdict::Exempt) };
     record.packet = Some(packet);
-    let exempt = exempt(packet, record.direction, here.endpoint);
-    judge(packet, &here, record, exempt)
+    if exempt(packet, record.direction(), here.endpoint) {
+        return Ok(Verdict::Exempt);
+    }
+    judge(ctx, packet, &here, record)
 }
 
 /// Host veth, from the pod: is the source its own? What may leave is judged further on, where it has its
@@ -55,10 +60,10 @@ fn enforce_from_pod(ctx: &TcContext, record: &mut Record) -> Result<Verdict, Dro
     }
     let Some(packet) = packet::parsed(ctx)? else { return Ok(Verdict::Exempt) };
     record.packet = Some(packet);
-    if !here.endpoint.owns(&packet.source) && !link_scoped(packet) {
+    if !endpoint::owns(&here, &packet.source) && !link_scoped(packet) {
         return Err(DropReason::SpoofedSource);
     }
-    if answers_neighbour(packet, here.id) {
+    if answers_neighbour(packet, &here) {
         packet::mark(ctx);
     }
     Ok(Verdict::Passed)
@@ -67,14 +72,18 @@ fn enforce_from_pod(ctx: &TcContext, record: &mut Record) -> Result<Verdict, Dro
 /// Whether the packet belongs to a live flow of its sender and to one of its receiver on this node; if
 /// so, both are refreshed.
 #[inline(never)]
-fn answers_neighbour(packet: &Packet, sender: u64) -> bool {
-    let Some(receiver) = endpoint::local(&packet.destination) else { return false };
-    let Some(out) = FlowKey::of(sender, packet, Direction::Outbound) else { return false };
-    let Some(into) = FlowKey::of(receiver, packet, Direction::Inbound) else { return false };
-    let now_ns = now();
-    flow::lives(&into, packet, now_ns)
-        && flow::refresh(&out, packet, Direction::Outbound, now_ns) == Found::Live
-        && flow::refresh(&into, packet, Direction::Inbound, now_ns) == Found::Live
+fn answers_neighbour(packet: &Packet, sender: &Here) -> bool {
+    let Some(receiver) = endpoint::local(&packet.destination).and_then(endpoint::known) else { return false };
+    let Some(into) = flow::key_of(receiver.id, packet, Direction::Inbound) else { return false };
+    flow::admitted(into, packet, &receiver.endpoint.timeouts).is_some()
+        && goes_on(packet, sender, Direction::Outbound)
+        && goes_on(packet, &receiver, Direction::Inbound)
+}
+
+#[inline(never)]
+fn goes_on(packet: &Packet, here: &Here, direction: Direction) -> bool {
+    let Some(key) = flow::key_of(here.id, packet, direction) else { return false };
+    flow::find(key, packet, direction, here.endpoint, &mut { Admission::NONE }) == Found::Live
 }
 
 /// Host veth, to the pod. What came by the branch, from the node itself (standard mode: kubelet's probes
@@ -98,10 +107,11 @@ pub(crate) fn to_pod(ctx: &TcContext) -> i32 {
         packet::unmark(ctx);
         return record.conclude(ctx, Ok(Verdict::Passed));
     }
-    if sender_refuses(ctx, packet) {
+    if sender_refuses(ctx, packet, &mut record) {
         return TC_ACT_SHOT;
     }
-    let result = judge(packet, &here, &mut record, exempt_on_node(packet));
+    record.turn_to(here.id, Direction::Inbound);
+    let result = judge_on_node(ctx, packet, &here, &mut record);
     record.conclude(ctx, result)
 }
 
@@ -122,41 +132,96 @@ fn forgotten(packet: &Packet, from: u32, receiver: u64) -> bool {
 /// told as that pod's. A source that is not the pod's any more (kube-proxy masquerades NodePorts) is refused: what
 /// the sender's rules say of it cannot be known.
 #[inline(always)]
-fn sender_refuses(ctx: &TcContext, packet: &'static Packet) -> bool {
+fn sender_refuses(ctx: &TcContext, packet: &'static Packet, record: &mut Record) -> bool {
     let Some(sender) = endpoint::find(ingress_ifindex(ctx)) else { return false };
     if !matches!(sender.side, Side::Pod) {
         return false;
     }
-    let mut record = Record::new(ctx, Direction::Outbound);
-    record.endpoint = sender.id;
-    record.packet = Some(packet);
-    let result = judge(packet, &sender, &mut record, exempt_on_node(packet));
+    record.turn_to(sender.id, Direction::Outbound);
+    let result = judge_on_node(ctx, packet, &sender, record);
     record.conclude(ctx, result) == TC_ACT_SHOT
 }
 
-/// Exempt? Known flow? Allowed by a rule? Then remember it.
+#[inline(always)]
+fn judge_on_node(ctx: &TcContext, packet: &Packet, here: &Here, record: &mut Record) -> Result<Verdict, DropReason> {
+    if exempt_on_node(packet) { Ok(Verdict::Exempt) } else { judge(ctx, packet, here, record) }
+}
+
+/// Whose packet is it, and what lets it pass? Exemptions are the caller's: they differ between hooks.
 #[inline(never)]
-fn judge(packet: &Packet, here: &Here, record: &mut Record, exempt: bool) -> Result<Verdict, DropReason> {
-    let direction = record.direction;
-    if exempt {
-        return Ok(Verdict::Exempt);
+fn judge(ctx: &TcContext, packet: &Packet, here: &Here, record: &mut Record) -> Result<Verdict, DropReason> {
+    if !endpoint::owns(here, packet.local(record.direction())) {
+        return Err(not_ours(record.direction()));
     }
-    if !here.endpoint.owns(packet.local(direction)) {
-        return Err(not_ours(direction));
+    if matches!(packet.part, Part::Later) {
+        return follow(packet, here, record);
     }
-    let Some(key) = FlowKey::of(here.id, packet, direction) else {
-        record.matched = policy::decide(packet, here.endpoint, direction)?;
-        return Ok(Verdict::Rule);
-    };
-    let now_ns = now();
-    let found = flow::refresh(&key, packet, direction, now_ns);
-    if found == Found::Live {
+    let result = weigh(ctx, packet, here, record);
+    if matches!(packet.part, Part::First) {
+        let admission = result.is_ok().then_some(&record.admission);
+        fragment::remember(here.id, packet, record.direction(), admission);
+    }
+    result
+}
+
+/// A fragment without ports: by its first one, or by rules that ask for no ports.
+#[inline(always)]
+fn follow(packet: &Packet, here: &Here, record: &mut Record) -> Result<Verdict, DropReason> {
+    if fragment::first(here.id, packet, record.direction(), &mut record.admission)? {
         return Ok(Verdict::Flow);
     }
-    let matched = policy::decide(packet, here.endpoint, direction)?;
-    record.matched = matched;
-    let flow = Flow::open(packet, direction, matched.rule, matched.digest, now_ns);
-    flow::open(&key, &flow, found)?;
+    match decide(packet, here, record) {
+        Err(DropReason::NoMatchingRule) => Err(DropReason::FragmentWithoutFlow),
+        result => result,
+    }
+}
+
+/// Known flow? Allowed by a rule? Then remember it.
+#[inline(always)]
+fn weigh(ctx: &TcContext, packet: &Packet, here: &Here, record: &mut Record) -> Result<Verdict, DropReason> {
+    let direction = record.direction();
+    let Some(key) = flow::key_of(here.id, packet, direction) else {
+        return weigh_alone(ctx, packet, here, record);
+    };
+    let found = flow::find(key, packet, direction, here.endpoint, &mut record.admission);
+    match found {
+        Found::Live => return Ok(Verdict::Flow),
+        Found::Refused => return Err(DropReason::NoMatchingRule),
+        Found::Over | Found::Nothing => {}
+    }
+    decide(packet, here, record)?;
+    let flow = &mut packet::scratch().ok_or(DropReason::FlowTableFull)?.flow;
+    flow.begin(packet, direction, &record.admission, now_ns());
+    flow::open(key, flow, found)?;
+    Ok(Verdict::Rule)
+}
+
+/// A packet of no flow: an ICMP error may be about one.
+#[inline(always)]
+fn weigh_alone(ctx: &TcContext, packet: &Packet, here: &Here, record: &mut Record) -> Result<Verdict, DropReason> {
+    if here.endpoint.settings & RELATED_ICMP != 0
+        && let Some(related) = related(ctx, packet, here, record.direction())
+    {
+        record.admission = related;
+        return Ok(Verdict::Flow);
+    }
+    decide(packet, here, record)
+}
+
+/// Who admitted the live flow that an ICMP error is about.
+#[inline(always)]
+fn related(ctx: &TcContext, packet: &Packet, here: &Here, direction: Direction) -> Option<Admission> {
+    if !packet.is_icmp_error() {
+        return None;
+    }
+    let quoted = packet::quoted(ctx, packet)?;
+    let key = flow::key_of(here.id, quoted, direction.opposite())?;
+    flow::admitted(key, quoted, &here.endpoint.timeouts)
+}
+
+#[inline(always)]
+fn decide(packet: &Packet, here: &Here, record: &mut Record) -> Result<Verdict, DropReason> {
+    policy::decide(&Question::of(packet, record.direction()), here.endpoint, &mut record.admission)?;
     Ok(Verdict::Rule)
 }
 
@@ -166,10 +231,4 @@ fn not_ours(direction: Direction) -> DropReason {
         Direction::Inbound => DropReason::UnknownEndpoint,
         Direction::Outbound => DropReason::SpoofedSource,
     }
-}
-
-#[inline(always)]
-fn now() -> u64 {
-    // SAFETY: a helper without arguments.
-    unsafe { bpf_ktime_get_ns() }
 }

@@ -1,55 +1,49 @@
 //! Three lookups and an AND.
 
 use aya_ebpf::btf_maps::lpm_trie::Key;
+use sgp_common::DropReason;
 use sgp_common::endpoint::Endpoint;
-use sgp_common::packet::{Packet, Transport};
-use sgp_common::policy::{FULL_BITS, PEER_BITS, Selector, first_match};
-use sgp_common::{Direction, DropReason};
+use sgp_common::flow::{Admission, Tracking};
+use sgp_common::policy::{Answer, FULL_BITS, PEER_BITS, Question, Selector, first_match};
 
 use crate::maps::{PEERS, POLICIES, Policy};
+use crate::packet::scratch;
 
-/// The rule that allows a packet, and the policy it is a rule of.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub(crate) struct Matched {
-    pub(crate) rule: u16,
-    pub(crate) digest: u64,
-}
-
-impl Matched {
-    /// No rule was asked for, or none matched.
-    pub(crate) const NONE: Self = Self { rule: u16::MAX, digest: 0 };
-}
-
-/// Asks the endpoint's policy. The policy is looked up once: whatever is swapped in meanwhile, all
+/// Asks the endpoint's policy who lets this pass. The policy is looked up once: whatever is swapped in meanwhile, all
 /// questions go to the same version.
-#[inline(always)]
-pub(crate) fn decide(packet: &Packet, endpoint: &Endpoint, direction: Direction) -> Result<Matched, DropReason> {
+///
+/// # Errors
+/// `NoPolicy`, `NoMatchingRule`.
+#[inline(never)]
+pub(crate) fn decide(question: &Question, endpoint: &Endpoint, admission: &mut Admission) -> Result<(), DropReason> {
     // SAFETY: inner maps are immutable once published, and stay until the program ends (RCU).
     let policy = unsafe { POLICIES.get(&endpoint.group_set) }.ok_or(DropReason::NoPolicy)?;
-    let rule = matching_rule(policy, packet, direction).ok_or(no_rule(packet))?;
-    let digest = policy.get(&Key::new(FULL_BITS, Selector::digest())).map_or(0, |set| set.words[0]);
-    Ok(Matched { rule, digest })
+    ask(policy, question, endpoint.revision, admission).ok_or(DropReason::NoMatchingRule)
+}
+
+/// What a policy says to one selector, which is asked from this CPU's scratch: the stack has no room for three.
+#[inline(always)]
+fn get(policy: &Policy, bits: u32, selector: Selector) -> Option<&Answer> {
+    let key = &mut scratch()?.selector;
+    *key = Key::new(bits, selector);
+    policy.get(&*key)
 }
 
 #[inline(always)]
-fn matching_rule(policy: &Policy, packet: &Packet, direction: Direction) -> Option<u16> {
-    let (bits, service) = Selector::service(direction, packet);
-    let service = policy.get(&Key::new(bits, service))?;
-    let addr = packet.remote(direction);
-    let remote = policy.get(&Key::new(FULL_BITS, Selector::remote(direction, packet.family, *addr)));
+fn ask(policy: &Policy, question: &Question, revision: u64, admission: &mut Admission) -> Option<()> {
+    let (bits, service) = Selector::service(question);
+    let service = get(policy, bits, service)?;
+    let addr = &question.remote;
+    let (direction, family) = (question.direction, question.family);
+    let remote = get(policy, FULL_BITS, Selector::remote(direction, family, *addr));
     // SAFETY: an 8-byte value is read whole.
     let peer = match unsafe { PEERS.get(addr) } {
-        Some(peer) => policy.get(&Key::new(PEER_BITS, Selector::peer(direction, packet.family, peer.group_set))),
+        Some(peer) => get(policy, PEER_BITS, Selector::peer(direction, family, peer.group_set)),
         None => None,
     };
-    first_match(remote, peer, service)
-}
-
-#[inline(always)]
-fn no_rule(packet: &Packet) -> DropReason {
-    match packet.transport {
-        Transport::LaterFragment => DropReason::FragmentWithoutFlow,
-        _ => DropReason::NoMatchingRule,
-    }
+    admission.rule = first_match(remote.map(|it| &it.rules), peer.map(|it| &it.rules), &service.rules)?;
+    admission.policy_digest = service.digest;
+    admission.revision = revision;
+    admission.tracking = if service.is_untracked(question.protocol) { Tracking::Untracked } else { Tracking::Tracked };
+    Some(())
 }

@@ -4,26 +4,28 @@ use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::programs::TcContext;
 use aya_log_ebpf::warn;
-use sgp_common::event::{Counter, CounterKey, Event};
+use sgp_common::event::{Counter, CounterKey, Event, Outcome};
+use sgp_common::flow::Admission;
 use sgp_common::limits::EVENTS_PER_SECOND;
 use sgp_common::packet::{ETHERNET_LEN, Packet, Transport};
 use sgp_common::{Direction, DropReason, Verdict};
 
-use crate::maps::{COUNTERS, EVENTS, SAMPLER};
-use crate::policy::Matched;
+use crate::clock::testing;
+use crate::maps::{COUNTERS, EVENTS, OUTCOME, SAMPLER};
 
 /// What is known of one judgement, for counters and events.
 pub(crate) struct Record {
     /// Endpoint id; 0 as long as none is found.
     pub(crate) endpoint: u64,
-    /// The pod's point of view.
-    pub(crate) direction: Direction,
+    /// A `Direction`, as a plain number. From an enum in memory the compiler would compute addresses, and the
+    /// verifier does not know what values an enum has.
+    direction: u8,
     /// Length of the IP packet in bytes.
     length: u32,
     /// The packet, once parsed.
     pub(crate) packet: Option<&'static Packet>,
-    /// The rule, where one was asked for and found, else `Matched::NONE`.
-    pub(crate) matched: Matched,
+    /// Who lets it pass, if a rule does, else `Admission::NONE`.
+    pub(crate) admission: Admission,
 }
 
 impl Record {
@@ -31,13 +33,30 @@ impl Record {
     pub(crate) fn new(ctx: &TcContext, direction: Direction) -> Self {
         // Taken here and not from the packet: the verifier refuses one load through either of two kinds of pointer.
         let length = ctx.len().saturating_sub(ETHERNET_LEN as u32);
-        Self { endpoint: 0, direction, length, packet: None, matched: Matched::NONE }
+        Self { endpoint: 0, direction: direction as u8, length, packet: None, admission: Admission::NONE }
+    }
+
+    /// Goes on with another endpoint's view of the same packet.
+    #[inline(always)]
+    pub(crate) fn turn_to(&mut self, endpoint: u64, direction: Direction) {
+        self.endpoint = endpoint;
+        self.direction = direction as u8;
+        self.admission = Admission::NONE;
+    }
+
+    /// The pod's point of view.
+    #[inline(always)]
+    pub(crate) fn direction(&self) -> Direction {
+        if self.direction == Direction::Inbound as u8 { Direction::Inbound } else { Direction::Outbound }
     }
 
     /// Counts, perhaps tells, and turns the result into what tc understands. An allowed packet goes on
     /// to the next program (`TC_ACT_UNSPEC`, the same number as tcx's "next").
     #[inline(never)]
     pub(crate) fn conclude(&self, ctx: &TcContext, result: Result<Verdict, DropReason>) -> i32 {
+        if testing() {
+            self.show(result);
+        }
         match result {
             Ok(Verdict::Passed) => {}
             Ok(verdict) => {
@@ -55,9 +74,31 @@ impl Record {
         TC_ACT_UNSPEC
     }
 
+    /// For tests, which cannot see a verdict in what tc is told.
+    #[inline(always)]
+    fn show(&self, result: Result<Verdict, DropReason>) {
+        let Some(outcome) = OUTCOME.get_ptr_mut(0) else { return };
+        let (verdict, reason) = match result {
+            Ok(verdict) => (verdict, 0),
+            Err(reason) => (Verdict::Rule, reason as u8),
+        };
+        // SAFETY: tests run one packet at a time.
+        unsafe {
+            *outcome = Outcome {
+                endpoint: self.endpoint,
+                policy_digest: self.admission.policy_digest,
+                rule: self.admission.rule,
+                direction: self.direction(),
+                reason,
+                verdict,
+                reserved: [0; 3],
+            };
+        }
+    }
+
     #[inline(always)]
     fn count(&self, ctx: &TcContext, reason: u8) {
-        let key = CounterKey { endpoint: self.endpoint, direction: self.direction, reason, reserved: [0; 6] };
+        let key = CounterKey { endpoint: self.endpoint, direction: self.direction(), reason, reserved: [0; 6] };
         let bytes = u64::from(self.length);
         if let Some(counter) = COUNTERS.get_ptr_mut(key) {
             // SAFETY: this CPU's own cell.
@@ -83,11 +124,11 @@ impl Record {
         unsafe {
             (*event).time_ns = time_ns;
             (*event).endpoint = self.endpoint;
-            (*event).policy_digest = self.matched.digest;
+            (*event).policy_digest = self.admission.policy_digest;
             (*event).ifindex = crate::packet::ifindex(ctx);
             (*event).length = self.length;
-            (*event).rule = self.matched.rule;
-            (*event).direction = self.direction;
+            (*event).rule = self.admission.rule;
+            (*event).direction = self.direction();
             (*event).reason = reason;
             (*event).reserved = [0; 6];
             self.describe(event);
@@ -100,12 +141,12 @@ impl Record {
     #[inline(always)]
     unsafe fn describe(&self, event: *mut Event) {
         let packet = self.packet.unwrap_or(&Packet::EMPTY);
-        let (local_port, remote_port) = packet.ports(self.direction);
+        let (local_port, remote_port) = packet.ports(self.direction());
         let icmp = matches!(packet.transport, Transport::Icmp);
         // SAFETY: as promised by the caller.
         unsafe {
-            (*event).local_addr = *packet.local(self.direction);
-            (*event).remote_addr = *packet.remote(self.direction);
+            (*event).local_addr = *packet.local(self.direction());
+            (*event).remote_addr = *packet.remote(self.direction());
             (*event).local_port = local_port;
             (*event).remote_port = remote_port;
             (*event).protocol = packet.protocol;

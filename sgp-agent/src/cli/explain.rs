@@ -14,7 +14,7 @@ use sgp_common::packet::{ICMP, ICMPV6, Packet, TCP, Transport, UDP};
 use sgp_common::policy::RuleKey;
 use sgp_common::{Addr, Direction, DropReason, Family};
 
-use super::flows::{Row, monotonic_ns};
+use super::flows::{Row, is_live, monotonic_ns};
 use super::view::View;
 use crate::domain::explain::explain;
 use crate::domain::groups::GroupSetId;
@@ -124,7 +124,7 @@ fn flow(maps: &Maps, endpoint: u64, packet: &Packet, direction: Direction) -> Re
         };
         key.endpoint == endpoint && key.remote_addr == wanted.remote_addr && key.protocol == wanted.protocol && service
     };
-    let mut live = maps.flows.iter().flatten().filter(|(key, flow)| same(key) && !flow.expired(key.protocol, now_ns));
+    let mut live = maps.flows.iter().flatten().filter(|(key, flow)| same(key) && is_live(maps, key, flow, now_ns));
     Ok(live.find(|(_, flow)| flow.opened == direction).map(|(key, flow)| Row::of(maps, &key, &flow, now_ns)))
 }
 
@@ -154,15 +154,13 @@ impl Question {
             source,
             destination,
             length: 60,
-            source_port: 0,
             destination_port,
-            echo_id: 0,
             family,
             protocol,
             transport,
-            tcp_flags: 0,
             icmp_type,
             icmp_code,
+            ..Packet::EMPTY
         })
     }
 

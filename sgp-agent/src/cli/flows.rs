@@ -67,10 +67,16 @@ pub(super) fn monotonic_ns() -> Result<u64> {
     Ok(now.tv_sec().unsigned_abs() * 1_000_000_000 + now.tv_nsec().unsigned_abs())
 }
 
+/// Whether a packet of this flow would still pass by it. A flow of no endpoint is over.
+pub(super) fn is_live(maps: &Maps, key: &FlowKey, flow: &Flow, now_ns: u64) -> bool {
+    let endpoint = maps.endpoints.get(&key.endpoint, 0);
+    endpoint.is_ok_and(|endpoint| !flow.expired(key.protocol, &endpoint.timeouts, now_ns))
+}
+
 pub(super) fn print(target: &Target) -> Result<()> {
     let (maps, now_ns) = (target.view.maps()?, monotonic_ns()?);
     let only = target.pod.as_deref().map(|pod| maps.endpoint_of(pod)).transpose()?;
-    let live = |(key, flow): &(FlowKey, Flow)| !flow.expired(key.protocol, now_ns);
+    let live = |(key, flow): &(FlowKey, Flow)| is_live(&maps, key, flow, now_ns);
     let wanted = |(key, _): &(FlowKey, Flow)| only.is_none_or(|only| only.0 == key.endpoint);
     let flows = maps.flows.iter().flatten().filter(live).filter(wanted);
     let rows: Vec<Row> = flows.map(|(key, flow)| Row::of(&maps, &key, &flow, now_ns)).collect();

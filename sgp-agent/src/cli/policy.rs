@@ -50,7 +50,8 @@ pub(super) fn print(shown: &Shown) -> Result<()> {
     let set = GroupSetId(endpoint.group_set);
     let trie =
         maps.policy(set).with_context(|| format!("pod {} has no policy installed: all its packets drop", shown.pod))?;
-    let keys: Vec<Key> = trie.iter().flatten().map(|(key, rules)| (key.prefix_len(), key.data(), rules)).collect();
+    let keys: Vec<Key> =
+        trie.iter().flatten().map(|(key, answer)| (key.prefix_len(), key.data(), answer.rules)).collect();
     let policy_digest = digest(&trie);
     let rules: Vec<Rule> = rows(&keys).into_iter().map(|row| named(&maps, policy_digest, row)).collect();
     shown.view.rows(&["DIRECTION", "FAMILY", "#", "RULE", "GROUP", "SERVICE", "REMOTE"], &rules, |rule| {

@@ -14,6 +14,7 @@ use tracing::{info, warn};
 
 use super::view::Place;
 use crate::domain::branches::BranchSettings;
+use crate::domain::enforcement::{Enforcement, RelatedIcmp, Revoked};
 use crate::domain::groups::EndpointId;
 use crate::domain::observed::CloudFacts;
 use crate::io::ec2::Ec2;
@@ -61,9 +62,32 @@ pub(super) struct Settings {
     /// Seconds a branch rests after its pod before it is deleted (AWS's branch-eni-cooldown)
     #[arg(long, default_value_t = 60, value_name = "SECONDS")]
     branch_cooldown: u64,
+    #[command(flatten)]
+    choices: Choices,
     /// How log lines look
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
+}
+
+/// Where EC2 leaves a choice.
+#[derive(Args, Clone, Copy, Debug)]
+pub(super) struct Choices {
+    /// Let ICMP errors about a tracked flow pass without a rule (EC2 asks for one, which breaks path-MTU discovery)
+    #[arg(long)]
+    related_icmp: bool,
+    /// Judge every flow again when rules or members of groups change (in EC2 a tracked one lives on)
+    #[arg(long)]
+    cut_on_revoke: bool,
+}
+
+impl Choices {
+    /// As the core knows them.
+    pub(super) fn enforcement(self) -> Enforcement {
+        Enforcement {
+            related_icmp: if self.related_icmp { RelatedIcmp::PassesByFlow } else { RelatedIcmp::NeedsRule },
+            revoked: if self.cut_on_revoke { Revoked::IsCut } else { Revoked::LivesOn },
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -159,6 +183,7 @@ async fn work(settings: Settings, node: String, kernel: Bpf) -> Result<()> {
             BranchSettings { cluster_name: settings.cluster_name.clone(), cooldown_s: settings.branch_cooldown };
         let netlink = netlink::Netlink::connect()?;
         let (provision, kernel) = (settings.provision, Arc::new(Mutex::new(kernel)));
+        let enforcement = settings.choices.enforcement();
         let (node, kubernetes) = (node.clone(), Arc::clone(&kubernetes));
         Reconciler {
             node,
@@ -167,6 +192,7 @@ async fn work(settings: Settings, node: String, kernel: Bpf) -> Result<()> {
             kernel,
             netlink,
             branches,
+            enforcement,
             provision,
             facts,
             look_at_cloud,

@@ -5,17 +5,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 use sgp_common::limits::POLICY_KEYS_MAX;
 use sgp_common::packet::{ICMP, ICMPV6};
-use sgp_common::policy::{Axis, FULL_BITS, HEAD_BITS, PEER_BITS, RuleKey, RuleName, RuleSet, Selector};
+use sgp_common::policy::{Answer, Axis, FULL_BITS, HEAD_BITS, PEER_BITS, RuleKey, RuleName, RuleSet, Selector};
 use sgp_common::{Direction, Family};
 use sha2::{Digest, Sha256};
 
 use super::desired::Policy;
 use super::groups::{GroupSet, Remote, Rule, SecurityGroup, Service};
 use super::prefix;
+use super::tracking::Openness;
 
 /// EC2's quota: rows of all groups of an interface, of one direction and family, a prefix list counting as
 /// its entries (AWS VPC quotas: rules per group x groups per interface <= 1,000).
 pub const RULES_QUOTA: usize = 1000;
+/// EC2's quota of groups an interface carries, at its highest (AWS VPC quotas).
+pub const GROUPS_QUOTA: usize = 16;
 
 /// What rules may refer to.
 #[derive(Clone, Copy, Debug)]
@@ -35,25 +38,47 @@ pub struct Context<'a> {
 /// # Errors
 /// A sentence, where the policy is beyond a limit.
 pub fn compile(set: &GroupSet, context: &Context<'_>) -> Result<Policy, String> {
+    if set.0.len() > GROUPS_QUOTA {
+        return Err(format!("group set {set} has {} groups; EC2's quota is {GROUPS_QUOTA}", set.0.len()));
+    }
     let mut rules: Vec<&Rule> =
         set.0.iter().filter_map(|id| context.groups.get(id)).flat_map(|group| &group.rules).collect();
     rules.sort_by_key(|rule| (&rule.group_id, &rule.id));
     let mut keys = BTreeMap::new();
     let mut names = BTreeMap::new();
-    for direction in [Direction::Inbound, Direction::Outbound] {
-        for family in [Family::V4, Family::V6] {
-            let half = Half { direction, family, context };
-            half.compile(set, &rules, &mut keys, &mut names)?;
-        }
+    for half in halves(context) {
+        half.compile(set, &rules, &mut keys, &mut names)?;
     }
     if keys.len() >= POLICY_KEYS_MAX as usize {
         return Err(format!("group set {set} needs {} trie keys; {POLICY_KEYS_MAX} is the most", keys.len()));
     }
-    Ok(seal(prefix::inherit(keys), names))
+    let open: BTreeMap<_, _> =
+        halves(context).map(|half| ((half.direction, half.family), half.openness(&rules))).collect();
+    Ok(seal(answers(prefix::inherit(keys), &open), names))
+}
+
+/// What the keys answer beside their rules.
+fn answers(keys: Keys, open: &BTreeMap<(Direction, Family), Openness>) -> Trie {
+    let untracked = |bits: u32, selector: &Selector, rules: &RuleSet| match selector.axis {
+        Axis::Service => open[&(selector.direction, selector.family)].untracked(bits, selector, rules),
+        _ => 0,
+    };
+    let answer = |((bits, selector), rules)| {
+        ((bits, selector), Answer { rules, digest: 0, untracked: untracked(bits, &selector, &rules) })
+    };
+    keys.into_iter().map(answer).collect()
+}
+
+/// Both directions of both families.
+fn halves<'a>(context: &'a Context<'a>) -> impl Iterator<Item = Half<'a>> {
+    let directions = [Direction::Inbound, Direction::Outbound].into_iter();
+    let families = |direction| [(direction, Family::V4), (direction, Family::V6)];
+    directions.flat_map(families).map(|(direction, family)| Half { direction, family, context })
 }
 
 type Keys = BTreeMap<(u32, Selector), RuleSet>;
 type Names = BTreeMap<RuleKey, RuleName>;
+type Trie = BTreeMap<(u32, Selector), Answer>;
 
 /// One direction and family of a policy.
 struct Half<'a> {
@@ -63,8 +88,18 @@ struct Half<'a> {
 }
 
 impl Half<'_> {
+    /// The rules of this half; a rule's index is its place here.
+    fn numbered<'r>(&self, rules: &[&'r Rule]) -> Vec<&'r Rule> {
+        rules.iter().filter(|rule| self.applies(rule)).copied().collect()
+    }
+
+    fn openness(&self, rules: &[&Rule]) -> Openness {
+        let other = Half { direction: self.direction.opposite(), ..*self };
+        Openness::of(&self.numbered(rules), &other.numbered(rules))
+    }
+
     fn compile(&self, set: &GroupSet, rules: &[&Rule], keys: &mut Keys, names: &mut Names) -> Result<(), String> {
-        let rules: Vec<&&Rule> = rules.iter().filter(|rule| self.applies(rule)).collect();
+        let rules = self.numbered(rules);
         let rows: usize = rules.iter().map(|rule| self.rows(rule)).sum();
         if rows > RULES_QUOTA {
             return Err(format!(
@@ -159,13 +194,15 @@ fn family_of(net: &IpNet) -> Family {
 }
 
 /// Computes the digest, and writes it into the trie and the names.
-fn seal(mut trie: Keys, names: Names) -> Policy {
+fn seal(mut trie: Trie, names: Names) -> Policy {
+    trie.insert((FULL_BITS, Selector::digest()), Answer::EMPTY);
     let mut hash = Sha256::new();
-    for ((bits, selector), rules) in &trie {
+    for ((bits, selector), answer) in &trie {
         hash.update(bits.to_be_bytes());
         hash.update([selector.direction as u8, selector.family as u8, selector.axis as u8]);
         hash.update(selector.data);
-        rules.words.iter().for_each(|word| hash.update(word.to_be_bytes()));
+        answer.rules.words.iter().for_each(|word| hash.update(word.to_be_bytes()));
+        hash.update(answer.untracked.to_be_bytes());
     }
     for (key, name) in &names {
         hash.update([key.direction as u8, key.family as u8]);
@@ -175,9 +212,7 @@ fn seal(mut trie: Keys, names: Names) -> Policy {
     }
     let hash = hash.finalize();
     let digest = u64::from_be_bytes(std::array::from_fn(|i| hash[i]));
-    let mut first = RuleSet::EMPTY;
-    first.words[0] = digest;
-    trie.insert((FULL_BITS, Selector::digest()), first);
+    trie.values_mut().for_each(|answer| answer.digest = digest);
     let names = names.into_iter().map(|(key, name)| (RuleKey { policy_digest: digest, ..key }, name)).collect();
     Policy { digest, trie, names }
 }

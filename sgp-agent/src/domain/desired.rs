@@ -6,11 +6,13 @@ use std::net::IpAddr;
 use ipnet::{IpNet, Ipv4Net};
 use sgp_common::Addr;
 use sgp_common::addr::{UNSPECIFIED, v4_mapped};
-use sgp_common::endpoint::{Endpoint, EndpointName};
-use sgp_common::policy::{RuleKey, RuleName, RuleSet, Selector};
+use sgp_common::endpoint::{Endpoint, EndpointName, Timeouts, settings};
+use sgp_common::policy::{Answer, RuleKey, RuleName, Selector};
+use sha2::{Digest, Sha256};
 
 use super::branches::{POD_TAG, POD_UID_TAG, VLAN_TAG};
 use super::compile::{Context, compile, padded};
+use super::enforcement::{Enforcement, RelatedIcmp, Revoked};
 use super::groups::{EndpointId, GroupSet, GroupSetId};
 use super::observed::{CloudFacts, LinkFacts, NetworkInterface, Observed};
 use super::wiring::{Alias, branch_interface};
@@ -57,7 +59,7 @@ pub struct Policy {
     /// First 64 bits of SHA-256 over the trie and the rule names; also stands in the trie itself.
     pub digest: u64,
     /// The trie: (prefix length, selector) -> rules, inheritance already applied.
-    pub trie: BTreeMap<(u32, Selector), RuleSet>,
+    pub trie: BTreeMap<(u32, Selector), Answer>,
     /// The rules behind the bits.
     pub names: BTreeMap<RuleKey, RuleName>,
 }
@@ -69,6 +71,8 @@ pub struct EndpointPlan {
     pub endpoint: Endpoint,
     /// Names for people.
     pub name: EndpointName,
+    /// All addresses of the branch, secondary ones too.
+    pub addresses: BTreeSet<Addr>,
     /// Name of the pod's host veth; its index is in `endpoint`.
     pub host_interface: String,
     /// Name of the branch interface; its index is in `endpoint`.
@@ -92,7 +96,23 @@ impl Desired {
             }
         }
         desired.compile_policies(cloud);
+        desired.revise(&observed.enforcement);
         desired
+    }
+
+    /// Tells every endpoint the operator's choices, and the revision its flows are held against. Where the policy was
+    /// refused, what is installed is not known here: revision 0 has flows judged again by it, once.
+    fn revise(&mut self, enforcement: &Enforcement) {
+        let members = (enforcement.revoked == Revoked::IsCut).then(|| hash_of_members(&self.peers));
+        for plan in self.endpoints.values_mut() {
+            let digest = self.policies.get(&GroupSetId(plan.endpoint.group_set)).map(|policy| policy.digest);
+            plan.endpoint.revision = match (digest, members) {
+                (None, _) => 0,
+                (Some(digest), None) => digest,
+                (Some(digest), Some(members)) => digest ^ members,
+            };
+            plan.endpoint.settings = bits(enforcement);
+        }
     }
 
     /// A policy that cannot be compiled stays as it is installed.
@@ -121,6 +141,29 @@ fn peers(cloud: &CloudFacts) -> BTreeMap<Addr, GroupSetId> {
     cloud.interfaces.values().filter(|eni| !eni.groups.0.is_empty()).flat_map(of).collect()
 }
 
+/// First 64 bits of SHA-256 over who is a member of what.
+fn hash_of_members(peers: &BTreeMap<Addr, GroupSetId>) -> u64 {
+    let mut hash = Sha256::new();
+    for (addr, set) in peers {
+        hash.update(addr);
+        hash.update(set.0.to_be_bytes());
+    }
+    let hash = hash.finalize();
+    u64::from_be_bytes(std::array::from_fn(|i| hash[i]))
+}
+
+fn bits(enforcement: &Enforcement) -> u32 {
+    let related = match enforcement.related_icmp {
+        RelatedIcmp::NeedsRule => 0,
+        RelatedIcmp::PassesByFlow => settings::RELATED_ICMP,
+    };
+    let revoked = match enforcement.revoked {
+        Revoked::LivesOn => 0,
+        Revoked::IsCut => settings::CUT_ON_REVOKE,
+    };
+    related | revoked
+}
+
 /// The endpoint behind a host veth. It stands for as long as the veth does, whatever became of its pod:
 /// enforcement ends with CNI DEL, not before.
 fn endpoint(
@@ -138,17 +181,25 @@ fn endpoint(
     let branch_link = branch_link.ok_or_else(|| format!("branch {id} has no interface {branch} on this node"))?;
     let endpoint = Endpoint {
         group_set: eni.groups.id().0,
+        revision: 0,
         ipv4: first(&eni.addresses, IpAddr::is_ipv4),
         ipv6: first(&eni.addresses, IpAddr::is_ipv6),
         router: cloud.instance.subnet_cidr.map_or(UNSPECIFIED, |net| offset(&net, 1)),
         resolver: cloud.vpc_cidrs.iter().find_map(v4).map_or(UNSPECIFIED, |net| offset(&net, 2)),
         branch_ifindex: branch_link.index,
         host_ifindex: link.index,
+        timeouts: timeouts(eni),
+        settings: 0,
         vlan_id,
         pod_mac: alias.mac,
     };
-    let plan =
-        EndpointPlan { endpoint, name: name(eni, alias), host_interface: link.name.clone(), branch_interface: branch };
+    let plan = EndpointPlan {
+        endpoint,
+        name: name(eni, alias),
+        addresses: eni.addresses.iter().copied().map(mapped).collect(),
+        host_interface: link.name.clone(),
+        branch_interface: branch,
+    };
     Ok((EndpointId::of(id), plan))
 }
 
@@ -157,6 +208,11 @@ fn name(eni: &NetworkInterface, alias: &Alias) -> EndpointName {
     let (namespace, pod) = pod.split_once('/').unwrap_or_default();
     let uid = eni.tags.get(POD_UID_TAG).unwrap_or(&alias.uid);
     EndpointName { interface_id: padded(&eni.id), namespace: padded(namespace), pod: padded(pod), uid: padded(uid) }
+}
+
+fn timeouts(eni: &NetworkInterface) -> Timeouts {
+    let given = eni.timeouts;
+    Timeouts { tcp_established_s: given.tcp_established_s, udp_s: given.udp_s, udp_stream_s: given.udp_stream_s }
 }
 
 fn first(addresses: &[IpAddr], of_family: impl Fn(&IpAddr) -> bool) -> Addr {

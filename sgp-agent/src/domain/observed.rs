@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use super::enforcement::Enforcement;
 use super::groups::{GroupSet, SecurityGroup};
 
 /// Everything known at one moment.
@@ -17,6 +18,8 @@ pub struct Observed {
     pub cloud: Option<CloudFacts>,
     /// From the node's own network namespace.
     pub links: Option<Vec<LinkFacts>>,
+    /// From the operator.
+    pub enforcement: Enforcement,
 }
 
 /// What Kubernetes says.

@@ -38,8 +38,9 @@ pub enum Step {
 /// The steps that lead from `installed` to `desired`; none where it is all right already.
 ///
 /// The order is what makes every prefix of the plan safe:
-/// 1. peers that left or changed: the one case in which being late allows too much;
-/// 2. policies, then peers: a peer is never published before the policies that know its group set;
+/// 1. peers that left: the one case in which being late allows too much, since their address may be a stranger's;
+/// 2. policies, then peers: a peer is never published before the policies that know its group set, and one that
+///    changes it is written over, so that it is a member of the old or of the new one and never of none;
 /// 3. programs, then endpoints, then interfaces: a program on an interface of no endpoint drops
 ///    (`UnknownEndpoint`), an endpoint without policy drops (`NoPolicy`);
 /// 4. removals, in reverse. A program is only taken off an interface that is gone, or that belongs to no pod
@@ -60,8 +61,8 @@ pub fn plan(desired: &Desired, installed: &Installed) -> Vec<Step> {
 }
 
 fn remove_peers(desired: &Desired, installed: &Installed, steps: &mut Vec<Step>) {
-    let stale = installed.peers.iter().filter(|(addr, set)| desired.peers.get(*addr) != Some(set));
-    steps.extend(stale.map(|(addr, _)| Step::RemovePeer(*addr)));
+    let stale = installed.peers.keys().filter(|addr| !desired.peers.contains_key(*addr));
+    steps.extend(stale.map(|addr| Step::RemovePeer(*addr)));
 }
 
 fn put_policies(desired: &Desired, installed: &Installed, steps: &mut Vec<Step>) {
@@ -89,9 +90,8 @@ fn put_endpoints(desired: &Desired, installed: &Installed, steps: &mut Vec<Step>
 }
 
 fn local_is_right(id: EndpointId, plan: &EndpointPlan, installed: &Installed) -> bool {
-    let owned = [plan.endpoint.ipv4, plan.endpoint.ipv6];
-    let mut owned = owned.iter().filter(|addr| **addr != sgp_common::addr::UNSPECIFIED);
-    owned.all(|addr| installed.local.get(addr) == Some(&id))
+    let known = installed.local.iter().filter(|(_, owner)| **owner == id).map(|(addr, _)| addr);
+    known.eq(&plan.addresses)
 }
 
 fn remove_endpoints(desired: &Desired, installed: &Installed, steps: &mut Vec<Step>) {

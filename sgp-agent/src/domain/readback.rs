@@ -156,7 +156,8 @@ mod tests {
         let (lists, sets) = (BTreeMap::new(), BTreeSet::new());
         let context = Context { groups: &groups, prefix_lists: &lists, group_sets: &sets };
         let policy = compile(&GroupSet::of(["sg-1"]), &context).expect("two rules compile");
-        let keys: Vec<Key> = policy.trie.iter().map(|((bits, selector), rules)| (*bits, *selector, *rules)).collect();
+        let keys: Vec<Key> =
+            policy.trie.iter().map(|((bits, selector), answer)| (*bits, *selector, answer.rules)).collect();
         let shown: Vec<(Vec<String>, Vec<String>)> =
             rows(&keys).into_iter().map(|row| (row.service, row.remote)).collect();
         let text = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();

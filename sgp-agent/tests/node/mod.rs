@@ -132,7 +132,12 @@ impl Node {
             cloud.interfaces.insert(pod.interface_id.clone(), pod.described(groups));
             links.extend(pod.links());
         }
-        Observed { cluster: Some(ClusterFacts::default()), cloud: Some(cloud), links: Some(links) }
+        Observed {
+            cluster: Some(ClusterFacts::default()),
+            cloud: Some(cloud),
+            links: Some(links),
+            ..Observed::default()
+        }
     }
 
     /// What is left to do.

@@ -129,7 +129,7 @@ impl Ask {
             Said::Icmp(kind, code) => Frame::icmp(source, destination, kind, code, serial),
             Said::Nothing => {
                 let frame = Frame::new(source, destination, self.protocol, vec![0xee; 24]);
-                if self.splits() { frame.fragment(1 + serial % 100) } else { frame }
+                if self.splits() { frame.fragment(3 + serial % 100) } else { frame }
             }
         }
     }

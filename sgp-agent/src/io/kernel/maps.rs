@@ -9,7 +9,7 @@ use sgp_common::endpoint::{Endpoint, EndpointName, Interface};
 use sgp_common::event::{Counter, CounterKey};
 use sgp_common::flow::{Flow, FlowKey};
 use sgp_common::pins::map;
-use sgp_common::policy::{FULL_BITS, Peer, RuleKey, RuleName, RuleSet, Selector};
+use sgp_common::policy::{Answer, FULL_BITS, Peer, RuleKey, RuleName, Selector};
 use sgp_common::{ABI_VERSION, Addr, pins};
 
 use crate::domain::groups::{EndpointId, GroupSetId};
@@ -54,7 +54,7 @@ pub fn policy_name(id: GroupSetId) -> String {
 }
 
 /// A compiled policy in the kernel.
-pub type PolicyTrie = LpmTrie<MapData, Selector, RuleSet>;
+pub type PolicyTrie = LpmTrie<MapData, Selector, Answer>;
 
 /// Every pinned map that user space reads or writes.
 pub struct Maps {
@@ -150,7 +150,7 @@ impl Maps {
 
 /// Digest of a policy in the kernel; 0 if it has none.
 pub fn digest(trie: &PolicyTrie) -> u64 {
-    trie.get(&Key::new(FULL_BITS, Selector::digest()), 0).map_or(0, |set| set.words[0])
+    trie.get(&Key::new(FULL_BITS, Selector::digest()), 0).map_or(0, |answer| answer.digest)
 }
 
 /// Zero-padded UTF-8.

@@ -15,7 +15,6 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use sgp_common::Addr;
-use sgp_common::addr::UNSPECIFIED;
 use sgp_common::policy::Peer;
 
 use crate::domain::desired::EndpointPlan;
@@ -24,7 +23,7 @@ use crate::domain::installed::Installed;
 use crate::domain::plan::Step;
 pub use attachment::Attachment;
 use maps::{Maps, PinDirs, gone};
-use programs::Programs;
+use programs::{Programs, Purpose};
 pub use sweep::Swept;
 
 /// What enforces: the kernel, or a model of it in tests.
@@ -60,18 +59,32 @@ impl Bpf {
     /// One sentence each for: no permission, no bpffs, a kernel too old, an object that was not built in.
     /// What a failed first start made is taken away again.
     pub fn open(bpf_dir: &Path) -> Result<Self> {
-        preflight::check(bpf_dir)?;
         Self::open_by(bpf_dir, Attachment::offered()?)
     }
 
-    /// The same, with programs attached in a way that is chosen and not the best one.
+    /// Loads it below a directory of its own for packets on trial: the programs take the time from the map `CLOCK` and
+    /// write each verdict to `OUTCOME`.
     ///
     /// # Errors
-    /// As `open`.
+    /// As [`Self::open`].
+    pub fn open_for_trial(bpf_dir: &Path) -> Result<Self> {
+        Self::open_for(bpf_dir, Purpose::Trial, Attachment::offered()?)
+    }
+
+    /// Takes it over or loads it, with programs attached in a way that need not be the best one.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
     pub fn open_by(bpf_dir: &Path, attachment: Attachment) -> Result<Self> {
+        Self::open_for(bpf_dir, Purpose::Enforcement, attachment)
+    }
+
+    fn open_for(bpf_dir: &Path, purpose: Purpose, attachment: Attachment) -> Result<Self> {
+        preflight::check(bpf_dir)?;
         let dirs = PinDirs::new(bpf_dir);
         let first = !dirs.root.exists();
-        let opened = programs::ensure(&dirs, attachment).and_then(|programs| Ok((Maps::open(&dirs)?, programs)));
+        let opened = programs::ensure(&dirs, purpose, attachment);
+        let opened = opened.and_then(|programs| Ok((Maps::open(&dirs)?, programs)));
         match opened {
             Ok((maps, programs)) => Ok(Self { dirs, maps, programs }),
             Err(error) => {
@@ -97,11 +110,11 @@ impl Bpf {
     fn put_endpoint(&mut self, id: EndpointId, plan: &EndpointPlan) -> Result<()> {
         self.maps.names.insert(id.0, plan.name, 0).context("writing ENDPOINT_NAMES")?;
         self.maps.endpoints.insert(id.0, plan.endpoint, 0).context("writing ENDPOINTS")?;
-        let stale = self.addresses_of(id).into_iter().filter(|addr| !plan.endpoint.owns(addr));
+        let stale = self.addresses_of(id).into_iter().filter(|addr| !plan.addresses.contains(addr));
         for addr in stale.collect::<Vec<_>>() {
             gone(self.maps.local.remove(&addr)).context("writing LOCAL")?;
         }
-        for addr in [plan.endpoint.ipv4, plan.endpoint.ipv6].into_iter().filter(|addr| *addr != UNSPECIFIED) {
+        for addr in &plan.addresses {
             self.maps.local.insert(addr, id.0, 0).context("writing LOCAL")?;
         }
         Ok(())

@@ -35,8 +35,8 @@ fn build(dirs: &PinDirs, name: &str, policy: &Policy) -> Result<PolicyTrie> {
     let room = policy.trie.len().max(1) as u32;
     let fd = sys::create_like(shape.as_fd(), room, name)?;
     let mut trie: PolicyTrie = Map::from_map_data(MapData::from_fd(fd)?)?.try_into()?;
-    for ((bits, selector), rules) in &policy.trie {
-        trie.insert(&Key::new(*bits, *selector), rules, 0).context("filling the trie")?;
+    for ((bits, selector), answer) in &policy.trie {
+        trie.insert(&Key::new(*bits, *selector), answer, 0).context("filling the trie")?;
     }
     Ok(trie)
 }

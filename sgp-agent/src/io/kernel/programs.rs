@@ -23,12 +23,21 @@ pub(super) struct Programs {
     programs: Vec<(&'static str, SchedClassifier)>,
 }
 
+/// What the programs are loaded for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Packets of pods.
+    Enforcement,
+    /// Packets of a test or of `sgp-agent check`.
+    Trial,
+}
+
 /// Makes sure that the pinned programs are those of the embedded object: takes them over where they are,
 /// else loads them against the pinned maps and puts them behind every link, without a gap.
 ///
 /// # Errors
 /// Where the object is not embedded, a map is pinned in another shape, or the verifier refuses.
-pub(super) fn ensure(dirs: &PinDirs, attachment: Attachment) -> Result<Programs> {
+pub(super) fn ensure(dirs: &PinDirs, purpose: Purpose, attachment: Attachment) -> Result<Programs> {
     if OBJECT.is_empty() {
         bail!("this sgp-agent was built without the data path: run `cargo xtask build`");
     }
@@ -39,7 +48,7 @@ pub(super) fn ensure(dirs: &PinDirs, attachment: Attachment) -> Result<Programs>
     {
         return Ok(programs);
     }
-    let mut programs = load(dirs, attachment)?;
+    let mut programs = load(dirs, purpose, attachment)?;
     programs.replace(dirs)?;
     Maps::open(dirs)?.object.set(0, wanted, 0).context("recording which object the programs came from")?;
     Ok(programs)
@@ -50,13 +59,16 @@ fn object_digest() -> u64 {
     u64::from_be_bytes(std::array::from_fn(|i| hash[i]))
 }
 
-fn load(dirs: &PinDirs, attachment: Attachment) -> Result<Programs> {
+fn load(dirs: &PinDirs, purpose: Purpose, attachment: Attachment) -> Result<Programs> {
     for name in [pins::MAPS, pins::LINKS, pins::PROGRAMS, pins::POLICIES] {
         let dir = dirs.root.join(name);
         fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
     }
-    let paths: Vec<_> = map::ALL.into_iter().map(|name| (name, dirs.map(name))).collect();
+    let trial: &[&str] = if purpose == Purpose::Trial { &[map::CLOCK, map::OUTCOME] } else { &[] };
+    let paths: Vec<_> = map::ALL.iter().chain(trial).map(|name| (*name, dirs.map(name))).collect();
     let mut loader = EbpfLoader::new();
+    let test = u8::from(purpose == Purpose::Trial);
+    loader.override_global(map::TEST, &test, true);
     for (name, path) in &paths {
         loader.map_pin_path(name, path.as_path());
     }

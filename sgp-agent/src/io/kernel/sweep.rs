@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 use nix::time::{ClockId, clock_gettime};
+use sgp_common::endpoint::Timeouts;
 use sgp_common::flow::FlowKey;
 
 use super::maps::{Maps, gone};
@@ -27,11 +28,13 @@ pub struct Swept {
 /// Where a map cannot be read or written.
 pub(super) fn sweep(maps: &mut Maps) -> Result<Swept> {
     let now_ns = monotonic_ns()?;
-    let mut live: BTreeMap<u64, u64> = maps.endpoints.keys().flatten().map(|id| (id, 0)).collect();
+    let timeouts: BTreeMap<u64, Timeouts> =
+        maps.endpoints.iter().flatten().map(|(id, endpoint)| (id, endpoint.timeouts)).collect();
+    let mut live: BTreeMap<u64, u64> = timeouts.keys().map(|id| (*id, 0)).collect();
     let mut over: Vec<FlowKey> = Vec::new();
     for (key, flow) in maps.flows.iter().flatten() {
-        match live.get_mut(&key.endpoint) {
-            Some(count) if !flow.expired(key.protocol, now_ns) => *count += 1,
+        match (live.get_mut(&key.endpoint), timeouts.get(&key.endpoint)) {
+            (Some(count), Some(timeouts)) if !flow.expired(key.protocol, timeouts, now_ns) => *count += 1,
             _ => over.push(key),
         }
     }

@@ -1,0 +1,30 @@
+//! What EC2 leaves open, or decides in a way not everybody wants: the operator's choices.
+
+/// See the fields. The default is what EC2 documents.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Enforcement {
+    /// `--related-icmp`
+    pub related_icmp: RelatedIcmp,
+    /// `--cut-on-revoke`
+    pub revoked: Revoked,
+}
+
+/// What lets an ICMP error about a tracked flow pass.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RelatedIcmp {
+    /// A rule, as EC2 documents for path-MTU discovery.
+    #[default]
+    NeedsRule,
+    /// The flow it is about.
+    PassesByFlow,
+}
+
+/// What becomes of a tracked flow whose rule is removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Revoked {
+    /// It lives until it ends or idles out, as in EC2.
+    #[default]
+    LivesOn,
+    /// It is judged again, like one that EC2 would not track.
+    IsCut,
+}
