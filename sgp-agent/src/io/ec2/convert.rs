@@ -93,11 +93,7 @@ fn remote(given: types::SecurityGroupRule) -> Result<Remote> {
 mod tests {
     use super::*;
 
-<<<<<<< HEAD
-    fn given(to: i32) -> types::builders::SecurityGroupRuleBuilder {
-=======
     fn given(to: i32) -> aws_sdk_ec2::types::builders::SecurityGroupRuleBuilder {
->>>>>>> main
         types::SecurityGroupRule::builder()
             .security_group_rule_id("sgr-1")
             .group_id("sg-1")
