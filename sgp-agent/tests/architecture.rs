@@ -125,6 +125,19 @@ fn the_domain_is_pure() {
 }
 
 #[test]
+fn the_model_shares_only_words_with_what_it_is_held_against() {
+    for (file, code) in sources("sgp-agent/src/domain/model") {
+        for module in ["addr", "endpoint", "event", "exempt", "flow", "packet", "policy"] {
+            assert!(!code.contains(&format!("sgp_common::{module}")), "{file} uses sgp_common::{module}");
+        }
+        for module in ["compile", "desired", "explain", "prefix"] {
+            assert!(!code.contains(&format!("domain::{module}")), "{file} uses domain::{module}");
+            assert!(!code.contains(&format!("super::{module}")), "{file} uses domain::{module}");
+        }
+    }
+}
+
+#[test]
 fn modules_of_io_do_not_import_each_other() {
     let files = sources("sgp-agent/src/io");
     let inside = |file: &str| file.trim_start_matches("sgp-agent/src/io/").to_owned();

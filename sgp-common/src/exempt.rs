@@ -3,7 +3,7 @@
 use crate::addr::{UNSPECIFIED, v4_mapped};
 use crate::endpoint::Endpoint;
 use crate::packet::{ICMPV6, Packet, UDP};
-use crate::{Addr, Direction};
+use crate::{Addr, Direction, Family};
 
 /// IPv4 services never filtered (AWS: "security groups do not filter traffic to and from" DNS, DHCP,
 /// instance metadata, ECS task metadata, Windows activation, Time Sync).
@@ -79,6 +79,10 @@ fn neighbour_discovery(packet: &Packet) -> bool {
 /// DHCP (RFC 2131, ports 67 and 68) and DHCPv6 (RFC 8415, ports 546 and 547), between their own ports.
 #[inline(always)]
 fn dhcp(packet: &Packet) -> bool {
+    let ports = (packet.source_port, packet.destination_port);
     packet.protocol == UDP
-        && matches!((packet.source_port, packet.destination_port), (67, 68) | (68, 67) | (546, 547) | (547, 546))
+        && match packet.family {
+            Family::V4 => matches!(ports, (67, 68) | (68, 67)),
+            Family::V6 => matches!(ports, (546, 547) | (547, 546)),
+        }
 }

@@ -1,7 +1,7 @@
 //! What an ICMP error says of the packet it is about.
 
 use crate::Family;
-use crate::addr::v4_mapped;
+use crate::addr::{is_v4_mapped, v4_mapped};
 use crate::packet::{Bytes, ETHERNET_LEN, ICMP, ICMP_LEN, ICMPV6, Packet, TCP, Transport, UDP, is_extension, query};
 
 /// Reads the packet that an ICMP error quotes, as far as a flow is known by it: addresses, and ports or a query's
@@ -63,5 +63,9 @@ fn quoted_ipv6<B: Bytes + ?Sized>(frame: &B, start: usize, quoted: &mut Packet) 
     quoted.reset(Family::V6, header[6], 40 + usize::from(u16::from_be_bytes([header[4], header[5]])));
     quoted.source = frame.read(start + 8)?;
     quoted.destination = frame.read(start + 24)?;
+    // Such a quotation would be taken for one of an IPv4 flow.
+    if is_v4_mapped(&quoted.source) || is_v4_mapped(&quoted.destination) {
+        return None;
+    }
     Some(start + 40)
 }

@@ -1,7 +1,7 @@
 //! Look up, refresh, create flows.
 
 use sgp_common::endpoint::settings::CUT_ON_REVOKE;
-use sgp_common::endpoint::{Endpoint, Timeouts};
+use sgp_common::endpoint::Endpoint;
 use sgp_common::flow::{Admission, Flow, FlowKey, Tracking, opens};
 use sgp_common::limits::ENDPOINT_FLOWS_MAX;
 use sgp_common::packet::Packet;
@@ -66,13 +66,19 @@ fn is_due(flow: &Flow, endpoint: &Endpoint) -> bool {
         && (matches!(flow.tracking, Tracking::Untracked) || endpoint.settings & CUT_ON_REVOKE != 0)
 }
 
-/// Who admitted a live flow, without touching it.
-#[inline(always)]
-pub(crate) fn admitted(key: &FlowKey, packet: &Packet, timeouts: &Timeouts) -> Option<Admission> {
+/// Whether a packet would pass by its flow, and who admits that; the flow is not touched.
+#[inline(never)]
+pub(crate) fn would_pass(key: &FlowKey, packet: &Packet, endpoint: &Endpoint, admission: &mut Admission) -> bool {
     // SAFETY: read-only use of a value that others may be writing; any mixture is harmless (`Flow`).
-    let flow = unsafe { FLOWS.get(key) }?;
-    let over = flow.expired(packet.protocol, timeouts, now_ns()) || flow.reopened_by(packet);
-    (!over).then(|| flow.admission())
+    let Some(flow) = (unsafe { FLOWS.get(key) }) else { return false };
+    if flow.expired(packet.protocol, &endpoint.timeouts, now_ns()) || flow.reopened_by(packet) {
+        return false;
+    }
+    if is_due(flow, endpoint) {
+        return policy::decide(&flow.question(key, packet.family), endpoint, admission).is_ok();
+    }
+    *admission = flow.admission();
+    true
 }
 
 /// Remembers a new flow. Two CPUs may both open the same flow: one entry results, and the endpoint's

@@ -75,7 +75,7 @@ fn enforce_from_pod(ctx: &TcContext, record: &mut Record) -> Result<Verdict, Dro
 fn answers_neighbour(packet: &Packet, sender: &Here) -> bool {
     let Some(receiver) = endpoint::local(&packet.destination).and_then(endpoint::known) else { return false };
     let Some(into) = flow::key_of(receiver.id, packet, Direction::Inbound) else { return false };
-    flow::admitted(into, packet, &receiver.endpoint.timeouts).is_some()
+    flow::would_pass(into, packet, receiver.endpoint, &mut { Admission::NONE })
         && goes_on(packet, sender, Direction::Outbound)
         && goes_on(packet, &receiver, Direction::Inbound)
 }
@@ -199,24 +199,21 @@ fn weigh(ctx: &TcContext, packet: &Packet, here: &Here, record: &mut Record) -> 
 /// A packet of no flow: an ICMP error may be about one.
 #[inline(always)]
 fn weigh_alone(ctx: &TcContext, packet: &Packet, here: &Here, record: &mut Record) -> Result<Verdict, DropReason> {
-    if here.endpoint.settings & RELATED_ICMP != 0
-        && let Some(related) = related(ctx, packet, here, record.direction())
-    {
-        record.admission = related;
+    if here.endpoint.settings & RELATED_ICMP != 0 && is_related(ctx, packet, here, record) {
         return Ok(Verdict::Flow);
     }
     decide(packet, here, record)
 }
 
-/// Who admitted the live flow that an ICMP error is about.
+/// Whether the packet is an ICMP error about a flow whose packets would pass.
 #[inline(always)]
-fn related(ctx: &TcContext, packet: &Packet, here: &Here, direction: Direction) -> Option<Admission> {
+fn is_related(ctx: &TcContext, packet: &Packet, here: &Here, record: &mut Record) -> bool {
     if !packet.is_icmp_error() {
-        return None;
+        return false;
     }
-    let quoted = packet::quoted(ctx, packet)?;
-    let key = flow::key_of(here.id, quoted, direction.opposite())?;
-    flow::admitted(key, quoted, &here.endpoint.timeouts)
+    let Some(quoted) = packet::quoted(ctx, packet) else { return false };
+    let Some(key) = flow::key_of(here.id, quoted, record.direction().opposite()) else { return false };
+    flow::would_pass(key, quoted, here.endpoint, &mut record.admission)
 }
 
 #[inline(always)]

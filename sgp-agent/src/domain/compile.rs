@@ -95,7 +95,7 @@ impl Half<'_> {
 
     fn openness(&self, rules: &[&Rule]) -> Openness {
         let other = Half { direction: self.direction.opposite(), ..*self };
-        Openness::of(&self.numbered(rules), &other.numbered(rules))
+        Openness::of(&self.numbered(rules), &other.numbered(rules), |rule| self.is_everybody(rule))
     }
 
     fn compile(&self, set: &GroupSet, rules: &[&Rule], keys: &mut Keys, names: &mut Names) -> Result<(), String> {
@@ -131,6 +131,14 @@ impl Half<'_> {
             _ => true,
         };
         rule.direction == self.direction && by_remote && by_service
+    }
+
+    fn is_everybody(&self, rule: &Rule) -> bool {
+        match &rule.remote {
+            Remote::Cidr(net) => net.prefix_len() == 0,
+            Remote::PrefixList(id) => self.list(id).any(|net| net.prefix_len() == 0),
+            Remote::Group(_) | Remote::Stale(_) => false,
+        }
     }
 
     fn rows(&self, rule: &Rule) -> usize {

@@ -16,6 +16,7 @@ pub mod explain;
 pub mod groups;
 pub mod installed;
 pub mod matching;
+pub mod model;
 pub mod observed;
 pub mod plan;
 pub mod prefix;

@@ -3,7 +3,7 @@
 use sgp_common::packet::{TCP, UDP};
 use sgp_common::policy::{PROTOCOL_BITS, RuleSet, Selector, untracked};
 
-use super::groups::{Remote, Rule, Service};
+use super::groups::{Rule, Service};
 
 /// How open one direction and family of a policy is.
 pub(super) struct Openness {
@@ -14,13 +14,14 @@ pub(super) struct Openness {
 }
 
 impl Openness {
-    /// Of one half's rules, numbered, and those of the other direction.
-    pub(super) fn of(rules: &[&Rule], other: &[&Rule]) -> Self {
+    /// Of one half's rules, numbered, and those of the other direction; `is_everybody` tells whether a rule's remote
+    /// is all addresses.
+    pub(super) fn of(rules: &[&Rule], other: &[&Rule], is_everybody: impl Fn(&Rule) -> bool) -> Self {
         let mut everybody = RuleSet::EMPTY;
-        for (index, _) in rules.iter().enumerate().filter(|(_, rule)| is_everybody(&rule.remote)) {
+        for (index, _) in rules.iter().enumerate().filter(|(_, rule)| is_everybody(rule)) {
             everybody.insert(index);
         }
-        let open = other.iter().filter(|rule| is_everybody(&rule.remote));
+        let open = other.iter().filter(|rule| is_everybody(rule));
         Self { everybody, answered: open.fold(0, |bits, rule| bits | all_ports(&rule.service)) }
     }
 
@@ -38,10 +39,6 @@ impl Openness {
         };
         self.answered & spoken_of
     }
-}
-
-fn is_everybody(remote: &Remote) -> bool {
-    matches!(remote, Remote::Cidr(net) if net.prefix_len() == 0)
 }
 
 fn all_ports(service: &Service) -> u64 {

@@ -115,7 +115,7 @@ fn act(command: Command) -> Result<ExitCode> {
         Command::Demo(name) => return tutorial(&name.cluster),
         Command::Test { filter } => return cases(&filter),
         Command::Dev(Dev::Up { name, nodes }) => {
-            let place = start(&name.cluster, nodes)?;
+            let place = start(&name.cluster, nodes, None)?;
             for (key, value) in place.environment() {
                 println!("export {key}={value}");
             }
@@ -130,7 +130,7 @@ fn act(command: Command) -> Result<ExitCode> {
 }
 
 /// Starts a cluster, and takes it down again on Ctrl-C.
-fn start(cluster: &str, nodes: u8) -> Result<Place> {
+fn start(cluster: &str, nodes: u8, owner: Option<i32>) -> Result<Place> {
     ensure!(
         nix::unistd::geteuid().is_root(),
         "BPF and network namespaces need root: run it with `sudo -E env PATH=\"$PATH\"`"
@@ -138,7 +138,7 @@ fn start(cluster: &str, nodes: u8) -> Result<Place> {
     let tools = Tools::found()?;
     down_on_signal(cluster.to_owned())?;
     eprintln!("Starting cluster {cluster} with {nodes} nodes");
-    up::up(cluster, nodes, &tools)
+    up::up(cluster, nodes, owner, &tools)
 }
 
 /// The mask is inherited by threads; std resets it in the processes it starts.
@@ -162,7 +162,7 @@ fn down_on_signal(cluster: String) -> Result<()> {
 
 fn tutorial(cluster: &str) -> Result<ExitCode> {
     let tools = Tools::found()?;
-    let place = start(cluster, 2)?;
+    let place = start(cluster, 2, Some(nix::unistd::getpid().as_raw()))?;
     let mut narrator = Narrator::new();
     let result = world(&place).and_then(|world| demo::tutorial::run(&hands(&place, &tools), &world, &mut narrator));
     narrator.say("Taking the cluster down");
@@ -186,7 +186,7 @@ fn nothing_left(place: &Place) -> Result<()> {
 
 fn cases(filter: &str) -> Result<ExitCode> {
     let tools = Tools::found()?;
-    let place = start("test", 2)?;
+    let place = start("test", 2, Some(nix::unistd::getpid().as_raw()))?;
     let world = world(&place).inspect_err(|_| up::down(&place))?;
     let stage = test::Stage { hands: hands(&place, &tools), world };
     let (passed, failed) = test::run(&stage, filter);

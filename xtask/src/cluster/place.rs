@@ -29,6 +29,9 @@ pub(crate) struct Place {
     pub(crate) index: u8,
     /// Number of nodes.
     pub(crate) nodes: u8,
+    /// The process it does not outlive, for a demo's or a test's; a cluster to work with has none.
+    #[serde(default)]
+    pub(crate) owner: Option<i32>,
     /// What EC2 made, once it is made.
     pub(crate) cloud: Option<Cloud>,
 }
@@ -48,7 +51,7 @@ pub(crate) struct Cloud {
 impl Place {
     /// Takes the first free number. Two clusters started in the same instant cannot get the same one: making
     /// the number's directory is the claim.
-    pub(crate) fn claim(name: &str, nodes: u8) -> Result<Self> {
+    pub(crate) fn claim(name: &str, nodes: u8, owner: Option<i32>) -> Result<Self> {
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
         ensure!(
             !name.is_empty() && name.len() <= 8 && name.chars().all(plain),
@@ -62,7 +65,7 @@ impl Place {
         fs::create_dir_all(format!("{CLUSTERS}/numbers")).context("making /run/sgp-dev")?;
         for index in 0..CLUSTERS_MAX {
             if fs::create_dir(number_dir(index)).is_ok() {
-                let place = Self { name: name.to_owned(), index, nodes, cloud: None };
+                let place = Self { name: name.to_owned(), index, nodes, owner, cloud: None };
                 if let Err(error) = fs::create_dir(place.dir()) {
                     // Somebody starts a cluster of this name in the same moment.
                     drop(fs::remove_dir(number_dir(index)));
@@ -73,6 +76,15 @@ impl Place {
             }
         }
         bail!("{CLUSTERS_MAX} clusters are up on this machine already")
+    }
+
+    /// Whether whoever it was made for was stopped before taking it down: killed, or its session ended.
+    pub(crate) fn is_orphan(&self) -> bool {
+        self.owner.is_some_and(|pid| {
+            // A number given anew to another program is no owner.
+            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            name.trim() != "sgp-dev"
+        })
     }
 
     /// Reads the record of a cluster.

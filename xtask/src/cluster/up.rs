@@ -19,9 +19,13 @@ const ROUTE: &str = include_str!("cloud/route.sh");
 const CRD: &str = include_str!("../../../deploy/crds/securitygrouppolicies.vpcresources.k8s.aws.yaml");
 const DNS: &str = include_str!("dns.yaml");
 
-/// Makes a cluster; what a failure leaves behind is taken away again.
-pub(crate) fn up(name: &str, nodes: u8, tools: &Tools) -> Result<Place> {
-    let place = Place::claim(name, nodes)?;
+/// Makes a cluster; what a failure leaves behind is taken away again, and so is one of the same name whose owner is gone.
+pub(crate) fn up(name: &str, nodes: u8, owner: Option<i32>, tools: &Tools) -> Result<Place> {
+    if let Some(orphan) = Place::load(name).ok().filter(Place::is_orphan) {
+        eprintln!("Taking down cluster {name}, which nobody looks after any more");
+        down(&orphan);
+    }
+    let place = Place::claim(name, nodes, owner)?;
     let result = build(place.clone(), tools);
     if result.is_err() && std::env::var_os("SGP_DEV_KEEP").is_none() {
         down(&place);
