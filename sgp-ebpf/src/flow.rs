@@ -1,7 +1,7 @@
 //! Look up, refresh, create flows.
 
-use sgp_common::endpoint::settings::CUT_ON_REVOKE;
 use sgp_common::endpoint::Endpoint;
+use sgp_common::endpoint::settings::CUT_ON_REVOKE;
 use sgp_common::flow::{Admission, Flow, FlowKey, Tracking, opens};
 use sgp_common::limits::ENDPOINT_FLOWS_MAX;
 use sgp_common::packet::Packet;

@@ -50,12 +50,7 @@ fn kernel() -> Result<()> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").context("reading the kernel's version")?;
     match version(&release) {
         Some(found) if found < OLDEST_KERNEL => {
-            bail!(
-                "Linux {} is too old: sgp needs {}.{} or newer",
-                release.trim(),
-                OLDEST_KERNEL.0,
-                OLDEST_KERNEL.1
-            )
+            bail!("Linux {} is too old: sgp needs {}.{} or newer", release.trim(), OLDEST_KERNEL.0, OLDEST_KERNEL.1)
         }
         _ => Ok(()),
     }
