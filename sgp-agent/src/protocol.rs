@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::domain::wiring::Mode;
+
 /// File name of the socket below the agent's `--runtime-dir`.
 pub const SOCKET: &str = "agent.sock";
 
@@ -91,4 +93,10 @@ pub struct Wiring {
     pub subnet_cidr: Option<ipnet::Ipv4Net>,
     /// MAC address of the trunk interface, which the VLAN link is put on.
     pub trunk_mac: String,
+    /// The layout: the agent's mode of this moment, which the pod keeps.
+    pub mode: Mode,
+    /// How a standard-mode host veth's name begins.
+    pub veth_prefix: String,
+    /// MTU of the pod's veth, bytes.
+    pub mtu: u32,
 }

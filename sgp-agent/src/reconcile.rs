@@ -21,6 +21,7 @@ use crate::domain::installed::Installed;
 use crate::domain::matching::groups_of;
 use crate::domain::observed::{CloudFacts, Observed};
 use crate::domain::plan::plan;
+use crate::domain::settings::Settings;
 use crate::io::ec2::Cloud;
 use crate::io::kernel::Kernel;
 use crate::io::kubernetes::Kubernetes;
@@ -60,6 +61,8 @@ pub struct Reconciler<C: Cloud, K: Kernel> {
     pub netlink: Netlink,
     /// How branches are made.
     pub branches: BranchSettings,
+    /// The operator's choices, by AWS's environment variables.
+    pub settings: Settings,
     /// The operator's choices.
     pub enforcement: Enforcement,
     /// Whether branches are made here or by someone else.
@@ -133,6 +136,7 @@ impl<C: Cloud, K: Kernel + 'static> Reconciler<C, K> {
             cloud: self.facts.borrow().as_deref().cloned(),
             links: Some(self.netlink.links().await.context("observing the node's links")?),
             enforcement: self.enforcement,
+            settings: self.settings.clone(),
         };
         let desired = Desired::from(&observed);
         let installed = self.enforce(&desired, memory).await?;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use sgp_common::addr::Family;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Notify, watch};
@@ -18,6 +19,8 @@ use crate::domain::groups::EndpointId;
 use crate::domain::matching::groups_of;
 use crate::domain::observed::{BranchAnnotation, CloudFacts, Pod};
 use crate::domain::plan::links_of;
+use crate::domain::settings::Settings;
+use crate::host::Host;
 use crate::protocol::{PodRef, Request, Response, Wiring};
 use crate::reconcile::Status;
 
@@ -28,7 +31,12 @@ const PATIENCE_MAX: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// Where the socket cannot be made.
-pub async fn serve(socket: &Path, status: watch::Receiver<Status>, changed: Arc<Notify>) -> Result<()> {
+pub async fn serve(
+    socket: &Path,
+    host: Arc<Host>,
+    status: watch::Receiver<Status>,
+    changed: Arc<Notify>,
+) -> Result<()> {
     // A socket of an agent that is gone; the lock says that there is no other.
     drop(std::fs::remove_file(socket));
     let context = || format!("listening on {}", socket.display());
@@ -36,21 +44,21 @@ pub async fn serve(socket: &Path, status: watch::Receiver<Status>, changed: Arc<
     std::fs::set_permissions(socket, Permissions::from_mode(0o600)).with_context(context)?;
     loop {
         let (stream, _) = listener.accept().await.with_context(context)?;
-        let (status, changed) = (status.clone(), Arc::clone(&changed));
+        let (host, status, changed) = (Arc::clone(&host), status.clone(), Arc::clone(&changed));
         tokio::spawn(async move {
-            if let Err(error) = exchange(stream, status, &changed).await {
+            if let Err(error) = exchange(stream, &host, status, &changed).await {
                 warn!(error = format!("{error:#}"), "an exchange with the CNI plugin broke off");
             }
         });
     }
 }
 
-async fn exchange(stream: UnixStream, status: watch::Receiver<Status>, changed: &Notify) -> Result<()> {
+async fn exchange(stream: UnixStream, host: &Host, status: watch::Receiver<Status>, changed: &Notify) -> Result<()> {
     let mut stream = BufReader::new(stream);
     let mut line = String::new();
     stream.read_line(&mut line).await.context("reading a request")?;
     let response = match serde_json::from_str(&line) {
-        Ok(request) => answer(request, status, changed).await,
+        Ok(request) => answer(request, host, status, changed).await,
         Err(error) => Response::Error { message: format!("this agent does not understand the plugin: {error}") },
     };
     debug!(request = line.trim(), ?response, "answered the CNI plugin");
@@ -59,15 +67,30 @@ async fn exchange(stream: UnixStream, status: watch::Receiver<Status>, changed: 
     stream.get_mut().write_all(text.as_bytes()).await.context("writing a response")
 }
 
-async fn answer(request: Request, status: watch::Receiver<Status>, changed: &Notify) -> Response {
+async fn answer(request: Request, host: &Host, status: watch::Receiver<Status>, changed: &Notify) -> Response {
     changed.notify_one();
     match request {
-        Request::Wiring { pod, timeout_seconds } => wait(status, timeout_seconds, |now| wiring(now, &pod)).await,
+        Request::Wiring { pod, timeout_seconds } => {
+            let answer = wait(status, timeout_seconds, |now| wiring(now, host.settings(), &pod)).await;
+            on_ready_node(host, answer).await
+        }
         Request::Enforce { interface_id, host_ifindex, branch_ifindex, timeout_seconds } => {
             wait(status, timeout_seconds, |now| enforced(now, &interface_id, (host_ifindex, branch_ifindex))).await
         }
         Request::Released { .. } => Response::Ok,
         Request::Status => wait(status, 1, ready).await,
+    }
+}
+
+/// A pod is not wired before the node is ready. With `--provision observe` this is the first we know of its being
+/// us who wires.
+async fn on_ready_node(host: &Host, answer: Response) -> Response {
+    match &answer {
+        Response::Branch { .. } => match host.ready().await {
+            Ok(()) => answer,
+            Err(error) => Response::Error { message: format!("the node is not ready for pods: {error:#}") },
+        },
+        _ => answer,
     }
 }
 
@@ -98,7 +121,7 @@ fn ready(status: &Status) -> Answer {
     Ok(Response::Ok)
 }
 
-fn wiring(status: &Status, wanted: &PodRef) -> Answer {
+fn wiring(status: &Status, settings: &Settings, wanted: &PodRef) -> Answer {
     let name = format!("{}/{}", wanted.namespace, wanted.name);
     ready(status).map_err(|reason| format!("pod {name}: {reason}"))?;
     let cluster = status.observed.cluster.as_ref().ok_or_else(String::new)?;
@@ -106,7 +129,7 @@ fn wiring(status: &Status, wanted: &PodRef) -> Answer {
     let pod = pod.ok_or_else(|| format!("pod {name} ({}) is not bound to this node, or was deleted", wanted.uid))?;
     match &pod.branch {
         Some(Err(reason)) => Ok(Response::Error { message: format!("pod {name}: {reason}") }),
-        Some(Ok(branch)) => branch_response(status, pod, branch),
+        Some(Ok(branch)) => branch_response(status, settings, pod, branch),
         None if pod.host_network || groups_of(pod, cluster).0.is_empty() => Ok(Response::Other),
         None => {
             let reason = status.refused.get(&name).cloned();
@@ -120,7 +143,7 @@ fn is(pod: &Pod, wanted: &PodRef) -> bool {
     same_name && (wanted.uid.is_empty() || wanted.uid == pod.uid)
 }
 
-fn branch_response(status: &Status, pod: &Pod, branch: &BranchAnnotation) -> Answer {
+fn branch_response(status: &Status, settings: &Settings, pod: &Pod, branch: &BranchAnnotation) -> Answer {
     let cloud = status.observed.cloud.as_ref().ok_or_else(String::new)?;
     let trunk = cloud.associations.get(&branch.interface_id).and_then(|at| cloud.interfaces.get(&at.trunk_id));
     let trunk = trunk.ok_or_else(|| {
@@ -136,17 +159,33 @@ fn branch_response(status: &Status, pod: &Pod, branch: &BranchAnnotation) -> Ans
         );
         return Ok(Response::Error { message });
     }
-    let wiring = Wiring {
+    let wiring = wiring_of(settings, pod, branch, &trunk.mac);
+    if wiring.private_ip.is_none() && wiring.ipv6_addr.is_none() {
+        let name = crate::domain::branches::pod_name(pod);
+        let message = format!(
+            "pod {name}: its branch {} has no address of the cluster's family, {:?}: its subnet must have a CIDR of it",
+            branch.interface_id, settings.family
+        );
+        return Ok(Response::Error { message });
+    }
+    Ok(Response::Branch { wiring })
+}
+
+/// Of the branch's addresses only that of the cluster's family (facts 3.5).
+fn wiring_of(settings: &Settings, pod: &Pod, branch: &BranchAnnotation, trunk_mac: &str) -> Wiring {
+    Wiring {
         interface_id: branch.interface_id.clone(),
         pod_uid: pod.uid.clone(),
         mac: branch.mac.clone(),
-        private_ip: branch.private_ip,
-        ipv6_addr: branch.ipv6_addr,
+        private_ip: branch.private_ip.filter(|_| settings.family == Family::V4),
+        ipv6_addr: branch.ipv6_addr.filter(|_| settings.family == Family::V6),
         vlan_id: branch.vlan_id,
         subnet_cidr: branch.subnet_cidr,
-        trunk_mac: trunk.mac.clone(),
-    };
-    Ok(Response::Branch { wiring })
+        trunk_mac: trunk_mac.to_owned(),
+        mode: settings.mode,
+        veth_prefix: settings.veth_prefix.clone(),
+        mtu: settings.pod_mtu,
+    }
 }
 
 /// Whether EC2 agrees with the annotation, which anybody who may create pods can write. A branch that is not

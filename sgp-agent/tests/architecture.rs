@@ -68,7 +68,10 @@ const WRITERS: &[(&str, &[&str])] = &[
     (map::EVENTS, &[REPORT]),
     (map::SAMPLER, &[REPORT]),
     (map::OBJECT, &["sgp-agent/src/io/kernel/programs.rs"]),
-    (map::CLOCK, &[]),
+    (map::SNAT, &[SWEEP, "sgp-ebpf/src/snat.rs"]),
+    (map::SNAT_EXCLUDED, &[KERNEL]),
+    (map::NODE, &[KERNEL]),
+    (map::CLOCK, &["sgp-agent/src/io/kernel/trial.rs"]),
     (map::OUTCOME, &[REPORT]),
     ("SCRATCH", &["sgp-ebpf/src/packet.rs"]),
 ];
@@ -196,6 +199,7 @@ fn every_map_is_written_where_the_list_says_and_nowhere_else() {
 fn writes(code: &str, map: &str) -> bool {
     let field = match map {
         map::ENDPOINT_NAMES => ".names".to_owned(),
+        map::SNAT_EXCLUDED => ".excluded".to_owned(),
         INNER => " trie".to_owned(),
         other => format!(".{}", other.to_lowercase()),
     };

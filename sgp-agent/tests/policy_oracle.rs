@@ -48,8 +48,7 @@ fn named(policy: &Policy, peers: &BTreeMap<IpAddr, u64>, ask: &Ask) -> Option<St
     let (direction, family) = (ask.direction, packet.family);
     let key = RuleKey { policy_digest: policy.digest, rule: answer.rule?, direction, family, reserved: [0; 4] };
     let name = policy.names.get(&key).expect("every rule has a name");
-    let id = name.rule_id.split(|byte| *byte == 0).next().expect("a text");
-    Some(String::from_utf8(id.to_vec()).expect("UTF-8"))
+    Some(name.rule_id.clone())
 }
 
 #[test]

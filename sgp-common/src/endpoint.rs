@@ -43,6 +43,9 @@ pub mod settings {
     pub const RELATED_ICMP: u32 = 1;
     /// Every flow is judged again when the rules change (`--cut-on-revoke`), not only those EC2 would not track.
     pub const CUT_ON_REVOKE: u32 = 2;
+    /// What leaves for destinations that are not in `SNAT_EXCLUDED` takes the primary interface and its address (standard
+    /// mode).
+    pub const SNAT: u32 = 4;
 }
 
 /// Value of `ENDPOINTS`, keyed by endpoint id: the first 64 bits, big-endian, of SHA-256 over the branch's interface id.

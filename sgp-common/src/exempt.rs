@@ -1,27 +1,32 @@
 //! What EC2 never filters.
 
-use crate::addr::{UNSPECIFIED, v4_mapped};
+use crate::addr::{UNSPECIFIED, v4_bytes, v4_mapped};
 use crate::endpoint::Endpoint;
 use crate::packet::{ICMPV6, Packet, UDP};
 use crate::{Addr, Direction, Family};
 
-/// IPv4 services never filtered (AWS: "security groups do not filter traffic to and from" DNS, DHCP,
-/// instance metadata, ECS task metadata, Windows activation, Time Sync).
-const SERVICES_V4: [Addr; 6] = [
-    v4_mapped([169, 254, 169, 253]),
-    v4_mapped([169, 254, 169, 254]),
-    v4_mapped([169, 254, 169, 123]),
-    v4_mapped([169, 254, 170, 2]),
-    v4_mapped([169, 254, 169, 250]),
-    v4_mapped([169, 254, 169, 251]),
-];
+/// Whether an IPv4 address is one of the services never filtered (AWS: "security groups do not filter traffic to and
+/// from" DNS, instance metadata, Time Sync, ECS task metadata, Windows activation).
+#[inline(always)]
+fn is_service_v4(addr: &Addr) -> bool {
+    matches!(
+        v4_bytes(addr),
+        [169, 254, 169, 253]
+            | [169, 254, 169, 254]
+            | [169, 254, 169, 123]
+            | [169, 254, 170, 2]
+            | [169, 254, 169, 250..=251]
+    )
+}
 
-/// `fd00:ec2::253` (DNS), `fd00:ec2::254` (metadata), `fd00:ec2::123` (time).
-const SERVICES_V6: [Addr; 3] = [ec2_v6(0x253), ec2_v6(0x254), ec2_v6(0x123)];
-
-const fn ec2_v6(last: u16) -> Addr {
-    let end = last.to_be_bytes();
-    [0xfd, 0x00, 0x0e, 0xc2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, end[0], end[1]]
+/// Likewise an IPv6 address: `fd00:ec2::253` (DNS), `fd00:ec2::254` (metadata), `fd00:ec2::123` (time).
+#[inline(always)]
+fn is_service_v6(addr: &Addr) -> bool {
+    matches!(
+        addr,
+        [0xfd, 0x00, 0x0e, 0xc2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x02, 0x53 | 0x54]
+            | [0xfd, 0x00, 0x0e, 0xc2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x01, 0x23]
+    )
 }
 
 /// Whether EC2 lets this packet pass whatever the rules say.
@@ -31,11 +36,11 @@ pub fn exempt(packet: &Packet, direction: Direction, endpoint: &Endpoint) -> boo
     if packet.protocol == ICMPV6 {
         return neighbour_discovery(packet);
     }
-    known(remote, &endpoint.router)
-        || known(remote, &endpoint.resolver)
-        || SERVICES_V4.contains(remote)
-        || SERVICES_V6.contains(remote)
-        || dhcp(packet)
+    let service = match packet.family {
+        Family::V4 => is_service_v4(remote) || known(remote, &endpoint.router) || known(remote, &endpoint.resolver),
+        Family::V6 => is_service_v6(remote),
+    };
+    service || dhcp(packet)
 }
 
 /// Likewise, for a packet between two pods of one node: EC2's services are not among a pod's neighbours, and

@@ -149,6 +149,10 @@ pub struct Flow {
     pub tracking: Tracking,
     /// ICMP: code of the packet that opened it, else 0.
     pub icmp_code: u8,
+    /// The port, or ICMP identifier, that stands for the pod's; 0 if the flow is not translated and keeps to the branch.
+    pub nat_port: u16,
+    /// Zero.
+    pub reserved: [u8; 6],
 }
 
 /// Who lets a packet pass: a rule of a policy.
@@ -164,13 +168,24 @@ pub struct Admission {
     /// Whether EC2 would track the flow it opens.
     pub tracking: Tracking,
     /// Zero.
-    pub reserved: [u8; 5],
+    pub reserved: u8,
+    /// The flow's `nat_port`.
+    pub nat_port: u16,
+    /// Zero.
+    pub padding: [u8; 2],
 }
 
 impl Admission {
     /// No rule was asked for, or none matched.
-    pub const NONE: Self =
-        Self { policy_digest: 0, revision: 0, rule: u16::MAX, tracking: Tracking::Tracked, reserved: [0; 5] };
+    pub const NONE: Self = Self {
+        policy_digest: 0,
+        revision: 0,
+        rule: u16::MAX,
+        tracking: Tracking::Tracked,
+        reserved: 0,
+        nat_port: 0,
+        padding: [0; 2],
+    };
 }
 
 /// TCP FIN flag (RFC 9293 §3.1).
@@ -201,6 +216,8 @@ impl Flow {
         turns: 0,
         tracking: Tracking::Tracked,
         icmp_code: 0,
+        nat_port: 0,
+        reserved: [0; 6],
     };
 
     /// A flow opened by `packet`.
@@ -216,6 +233,7 @@ impl Flow {
         *self = Self::EMPTY;
         self.opened = direction;
         self.icmp_code = packet.icmp_code;
+        self.nat_port = admission.nat_port;
         self.admit(admission);
         self.refresh(packet, direction, now_ns);
     }
@@ -228,7 +246,9 @@ impl Flow {
             revision: self.revision,
             rule: self.rule,
             tracking: self.tracking,
-            reserved: [0; 5],
+            reserved: 0,
+            nat_port: self.nat_port,
+            padding: [0; 2],
         }
     }
 

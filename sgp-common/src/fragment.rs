@@ -1,5 +1,6 @@
 //! First fragments remembered, so that what comes behind them is known for what it is.
 
+use crate::addr::UNSPECIFIED;
 use crate::flow::Admission;
 use crate::packet::Packet;
 use crate::{Addr, Direction, Family, plain};
@@ -32,6 +33,10 @@ pub struct Fragment {
     pub seen_ns: u64,
     /// Who let it pass, and so those that follow.
     pub admission: Admission,
+    /// Replies to a translated flow: endpoint of the pod they are for, else 0.
+    pub endpoint: u64,
+    /// Replies to a translated flow: address of the pod they are for, else unspecified.
+    pub local_addr: Addr,
     /// Where its payload ended, in bytes of the whole packet's.
     pub end: u32,
     /// Zero.
@@ -62,7 +67,14 @@ impl Fragment {
     /// A first fragment, allowed.
     #[inline(always)]
     pub fn first(packet: &Packet, admission: &Admission, now_ns: u64) -> Self {
-        Self { seen_ns: now_ns, admission: *admission, end: packet.fragment_end.into(), reserved: 0 }
+        Self {
+            seen_ns: now_ns,
+            admission: *admission,
+            endpoint: 0,
+            local_addr: UNSPECIFIED,
+            end: packet.fragment_end.into(),
+            reserved: 0,
+        }
     }
 
     /// Whether it still speaks for others.

@@ -18,6 +18,7 @@ pub mod packet;
 pub mod pins;
 pub mod policy;
 pub mod quoted;
+pub mod snat;
 pub mod verdict;
 
 pub use addr::{Addr, Family};

@@ -32,6 +32,19 @@ pub const ENDPOINT_FLOWS_MAX: u32 = 65_536;
 /// First fragments remembered on one node. Full: the oldest goes, and what follows it is judged without ports.
 pub const FRAGMENTS_MAX: u32 = 16_384;
 
+/// Translated flows of one node.
+pub const SNAT_MAX: u32 = 131_072;
+
+/// Destinations that are not translated: the VPC's CIDRs and the operator's.
+pub const SNAT_EXCLUDED_MAX: u32 = 1_024;
+
+/// First port that stands for a pod's. The range is outside of Linux's `ip_local_port_range` (32768-60999) and Kubernetes'
+/// NodePorts (30000-32767), and reserved (`ip_local_reserved_ports`) for the rest.
+pub const SNAT_PORT_FIRST: u16 = 10_240;
+
+/// Last port that stands for a pod's: 19,760 flows to one destination and port.
+pub const SNAT_PORT_LAST: u16 = 29_999;
+
 /// Counter cells: endpoints x directions x reasons.
 pub const COUNTERS_MAX: u32 = 16_384;
 

@@ -35,6 +35,12 @@ pub mod map {
     pub const FLOW_COUNTS: &str = "FLOW_COUNTS";
     /// [`crate::fragment::FragmentKey`] -> [`crate::fragment::Fragment`].
     pub const FRAGMENTS: &str = "FRAGMENTS";
+    /// [`crate::snat::SnatKey`] -> [`crate::snat::SnatEntry`].
+    pub const SNAT: &str = "SNAT";
+    /// Destinations reached by the branch and under the pod's own address: address prefix -> 1.
+    pub const SNAT_EXCLUDED: &str = "SNAT_EXCLUDED";
+    /// One [`crate::snat::Node`].
+    pub const NODE: &str = "NODE";
     /// [`crate::event::CounterKey`] -> [`crate::event::Counter`], per CPU.
     pub const COUNTERS: &str = "COUNTERS";
     /// Ring buffer of [`crate::event::Event`].
@@ -52,7 +58,7 @@ pub mod map {
     /// the agent loads, costs nothing, since the verifier removes what a constant makes unreachable.
     pub const TEST: &str = "TEST";
     /// Every pinned map.
-    pub const ALL: [&str; 15] = [
+    pub const ALL: [&str; 18] = [
         INTERFACES,
         ENDPOINTS,
         ENDPOINT_NAMES,
@@ -64,6 +70,9 @@ pub mod map {
         FLOWS,
         FLOW_COUNTS,
         FRAGMENTS,
+        SNAT,
+        SNAT_EXCLUDED,
+        NODE,
         COUNTERS,
         EVENTS,
         SAMPLER,
@@ -81,6 +90,8 @@ pub mod program {
     pub const FROM_BRANCH: &str = "from_branch";
     /// Branch interface, tc egress: what leaves for the VPC.
     pub const TO_BRANCH: &str = "to_branch";
+    /// Primary interface, tc ingress: replies to translated flows.
+    pub const FROM_PRIMARY: &str = "from_primary";
     /// Every program.
-    pub const ALL: [&str; 4] = [FROM_POD, TO_POD, FROM_BRANCH, TO_BRANCH];
+    pub const ALL: [&str; 5] = [FROM_POD, TO_POD, FROM_BRANCH, TO_BRANCH, FROM_PRIMARY];
 }

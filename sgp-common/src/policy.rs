@@ -230,19 +230,15 @@ pub fn first_match(remote: Option<&RuleSet>, peer: Option<&RuleSet>, service: &R
     None
 }
 
-/// Index of the lowest set bit of a word that is not zero. BPF has no count of trailing zeros; and without a branch, since
-/// Linux 6.1's verifier goes on from each of the 64 answers by itself.
+/// Index of the lowest set bit of a word that is not zero: how many bits stand below it, added up in parallel. BPF has
+/// no count of trailing zeros, and branches here would be paths for the verifier to walk.
 #[inline(always)]
 fn lowest_bit(word: u64) -> u16 {
-    let bit = word & word.wrapping_neg();
-    // 1 where none of the mask's bits is the bit.
-    let outside = |mask: u64| ((bit & mask).wrapping_sub(1) >> 63) as u16;
-    outside(0x0000_0000_ffff_ffff) << 5
-        | outside(0x0000_ffff_0000_ffff) << 4
-        | outside(0x00ff_00ff_00ff_00ff) << 3
-        | outside(0x0f0f_0f0f_0f0f_0f0f) << 2
-        | outside(0x3333_3333_3333_3333) << 1
-        | outside(0x5555_5555_5555_5555)
+    let below = (word & word.wrapping_neg()).wrapping_sub(1);
+    let pairs = below - (below >> 1 & 0x5555_5555_5555_5555);
+    let fours = (pairs & 0x3333_3333_3333_3333) + (pairs >> 2 & 0x3333_3333_3333_3333);
+    let bytes = (fours + (fours >> 4)) & 0x0f0f_0f0f_0f0f_0f0f;
+    (bytes.wrapping_mul(0x0101_0101_0101_0101) >> 56) as u16
 }
 
 /// Key of `RULE_NAMES`.

@@ -19,6 +19,7 @@ pub fn parse<B: Bytes + ?Sized>(frame: &B, error: &Packet, quoted: &mut Packet) 
         return None;
     }
     let header: [u8; QUOTED_LEN] = frame.read(transport)?;
+    quoted.transport_offset = transport as u16;
     match (quoted.family, quoted.protocol) {
         (_, TCP | UDP) => {
             quoted.transport = Transport::Ports;

@@ -24,11 +24,18 @@ pub enum DropReason {
     FlowTableFull = 8,
     /// This endpoint holds as many flows as one endpoint may.
     EndpointFlowLimit = 9,
+    /// Every port tried for a translated flow to this destination was taken.
+    SnatPortsExhausted = 10,
+    /// It would have to leave under the node's address, and its protocol has nothing to tell its replies by; or the
+    /// primary interface is not known.
+    SnatUnsupported = 11,
+    /// The packet could not be written to.
+    RewriteFailed = 12,
 }
 
 impl DropReason {
     /// Every reason, in order of value.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 12] = [
         Self::Malformed,
         Self::UnknownEndpoint,
         Self::SpoofedSource,
@@ -38,6 +45,9 @@ impl DropReason {
         Self::UnsupportedProtocol,
         Self::FlowTableFull,
         Self::EndpointFlowLimit,
+        Self::SnatPortsExhausted,
+        Self::SnatUnsupported,
+        Self::RewriteFailed,
     ];
 
     /// The reason with this value in a counter or event, or `None` for "allowed" and unknown values.
@@ -57,6 +67,9 @@ impl DropReason {
             Self::UnsupportedProtocol => "UnsupportedProtocol",
             Self::FlowTableFull => "FlowTableFull",
             Self::EndpointFlowLimit => "EndpointFlowLimit",
+            Self::SnatPortsExhausted => "SnatPortsExhausted",
+            Self::SnatUnsupported => "SnatUnsupported",
+            Self::RewriteFailed => "RewriteFailed",
         }
     }
 }

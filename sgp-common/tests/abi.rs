@@ -11,6 +11,7 @@ use sgp_common::event::{Counter, CounterKey, Event, Outcome, Sampler};
 use sgp_common::flow::{Admission, Asker, Flow, FlowKey, FlowState, Tracking};
 use sgp_common::fragment::{Fragment, FragmentKey};
 use sgp_common::policy::{self, Answer, Axis, Peer, RuleKey, RuleName, RuleSet, Selector, untracked};
+use sgp_common::snat::{Node, SnatEntry, SnatKey, SnatPolicy, SnatPorts};
 use sgp_common::{ABI_VERSION, Direction, DropReason, Family, Verdict, limits, pins, verdict};
 
 /// Size of the field a closure points at; never called.
@@ -81,7 +82,7 @@ fn structs(out: &mut String) -> std::fmt::Result {
         out,
         FlowKey { endpoint, local_addr, remote_addr, local_port, remote_port, protocol, query, asker, reserved }
     );
-    layout!(out, Admission { policy_digest, revision, rule, tracking, reserved });
+    layout!(out, Admission { policy_digest, revision, rule, tracking, reserved, nat_port, padding });
     layout!(
         out,
         Flow {
@@ -98,11 +99,16 @@ fn structs(out: &mut String) -> std::fmt::Result {
             fins,
             turns,
             tracking,
-            icmp_code
+            icmp_code,
+            nat_port,
+            reserved
         }
     );
     layout!(out, FragmentKey { endpoint, source, destination, id, protocol, direction, reserved });
-    layout!(out, Fragment { seen_ns, admission, end, reserved });
+    layout!(out, Fragment { seen_ns, admission, endpoint, local_addr, end, reserved });
+    layout!(out, SnatKey { remote_addr, remote_port, nat_port, protocol, query, reserved });
+    layout!(out, SnatEntry { endpoint, local_addr, local_port, reserved });
+    layout!(out, Node { endpoint, addr, gateway, ifindex, first_port, last_port, policy, ports, reserved });
     layout!(out, CounterKey { endpoint, direction, reason, reserved });
     layout!(out, Counter { packets, bytes });
     layout!(
@@ -135,6 +141,8 @@ fn enums(out: &mut String) -> std::fmt::Result {
     values!(out, Direction { Inbound, Outbound });
     values!(out, Side { Pod, Branch });
     values!(out, Axis { Digest, Remote, Peer, Service });
+    values!(out, SnatPolicy { Node, Pod, Both });
+    values!(out, SnatPorts { Random, Hash, Keep });
     values!(out, Asker { Nobody, Local, Remote });
     values!(out, Tracking { Tracked, Untracked });
     values!(out, FlowState { Opening, Established, Stream, Closing, Closed });
@@ -150,7 +158,10 @@ fn enums(out: &mut String) -> std::fmt::Result {
             FragmentWithoutFlow,
             UnsupportedProtocol,
             FlowTableFull,
-            EndpointFlowLimit
+            EndpointFlowLimit,
+            SnatPortsExhausted,
+            SnatUnsupported,
+            RewriteFailed
         }
     );
     Ok(())
@@ -159,7 +170,7 @@ fn enums(out: &mut String) -> std::fmt::Result {
 fn constants(out: &mut String) -> std::fmt::Result {
     constants!(out, policy { HEAD_BITS, FULL_BITS, PEER_BITS, PROTOCOL_BITS, SERVICE_BITS });
     constants!(out, verdict { MARK_JUDGED });
-    constants!(out, settings { RELATED_ICMP, CUT_ON_REVOKE });
+    constants!(out, settings { RELATED_ICMP, CUT_ON_REVOKE, SNAT });
     constants!(out, untracked { TCP, UDP });
     constants!(
         out,
@@ -174,6 +185,10 @@ fn constants(out: &mut String) -> std::fmt::Result {
             FLOWS_MAX,
             ENDPOINT_FLOWS_MAX,
             FRAGMENTS_MAX,
+            SNAT_MAX,
+            SNAT_EXCLUDED_MAX,
+            SNAT_PORT_FIRST,
+            SNAT_PORT_LAST,
             COUNTERS_MAX,
             RULE_NAMES_MAX,
             EVENTS_BYTES

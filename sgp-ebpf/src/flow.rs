@@ -11,6 +11,7 @@ use crate::clock::now_ns;
 use crate::maps::{FLOW_COUNTS, FLOWS};
 use crate::packet::scratch;
 use crate::policy;
+use crate::snat;
 
 /// What a lookup found.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -49,7 +50,7 @@ pub(crate) fn find(
         return Found::Over;
     }
     if is_due(flow, endpoint) {
-        if policy::decide(&flow.question(key, packet.family), endpoint, admission).is_err() {
+        if judge_again(flow, key, packet, endpoint, admission).is_err() {
             return if opens(packet) { Found::Over } else { Found::Refused };
         }
         flow.admit(admission);
@@ -62,8 +63,26 @@ pub(crate) fn find(
 /// Whether the rules have changed since they were asked, and the flow does not outlive its rule.
 #[inline(always)]
 fn is_due(flow: &Flow, endpoint: &Endpoint) -> bool {
-    flow.revision != endpoint.revision
-        && (matches!(flow.tracking, Tracking::Untracked) || endpoint.settings & CUT_ON_REVOKE != 0)
+    if matches!(flow.tracking, Tracking::Tracked) && endpoint.settings & CUT_ON_REVOKE == 0 {
+        return false;
+    }
+    flow.revision != if flow.nat_port == 0 { endpoint.revision } else { snat::revision(endpoint) }
+}
+
+/// Puts the packet that opened a flow to the rules of today.
+#[inline(never)]
+fn judge_again(
+    flow: &Flow,
+    key: &FlowKey,
+    packet: &Packet,
+    endpoint: &Endpoint,
+    admission: &mut Admission,
+) -> Result<(), DropReason> {
+    let question = flow.question(key, packet.family);
+    match flow.nat_port {
+        0 => policy::decide(&question, endpoint, admission),
+        _ => snat::decide(&question, endpoint, admission),
+    }
 }
 
 /// Whether a packet would pass by its flow, and who admits that; the flow is not touched.
@@ -75,7 +94,7 @@ pub(crate) fn would_pass(key: &FlowKey, packet: &Packet, endpoint: &Endpoint, ad
         return false;
     }
     if is_due(flow, endpoint) {
-        return policy::decide(&flow.question(key, packet.family), endpoint, admission).is_ok();
+        return judge_again(flow, key, packet, endpoint, admission).is_ok();
     }
     *admission = flow.admission();
     true
@@ -86,7 +105,7 @@ pub(crate) fn would_pass(key: &FlowKey, packet: &Packet, endpoint: &Endpoint, ad
 #[inline(always)]
 pub(crate) fn open(key: &FlowKey, flow: &Flow, found: Found) -> Result<(), DropReason> {
     match insert(key, flow, found) {
-        Err(_) if matches!(flow.tracking, Tracking::Untracked) => Ok(()),
+        Err(_) if matches!(flow.tracking, Tracking::Untracked) && flow.nat_port == 0 => Ok(()),
         result => result,
     }
 }

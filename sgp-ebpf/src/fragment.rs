@@ -19,6 +19,20 @@ pub(crate) fn remember(endpoint: u64, packet: &Packet, direction: Direction, adm
     };
 }
 
+/// The first fragment of this one's packet, if it still speaks for it.
+#[inline(always)]
+pub(crate) fn find(endpoint: u64, packet: &Packet, direction: Direction) -> Option<&'static Fragment> {
+    // SAFETY: an entry written over meanwhile is one of the same packet's.
+    let found = unsafe { FRAGMENTS.get(FragmentKey::of(endpoint, packet, direction)) };
+    found.filter(|first| first.stands(now_ns()))
+}
+
+/// Remembers a first fragment as it is described. Where there is no room, what follows will be judged without ports.
+#[inline(always)]
+pub(crate) fn put(key: &FragmentKey, first: &Fragment) {
+    let _ = FRAGMENTS.insert(key, first, 0);
+}
+
 /// Whether the first fragment of this one's packet is known, and who let it pass.
 ///
 /// # Errors
@@ -30,9 +44,7 @@ pub(crate) fn first(
     direction: Direction,
     admission: &mut Admission,
 ) -> Result<bool, DropReason> {
-    // SAFETY: an entry written over meanwhile is one of the same packet's.
-    let found = unsafe { FRAGMENTS.get(FragmentKey::of(endpoint, packet, direction)) };
-    let Some(first) = found.filter(|first| first.stands(now_ns())) else { return Ok(false) };
+    let Some(first) = find(endpoint, packet, direction) else { return Ok(false) };
     if first.is_overlapped_by(packet) {
         return Err(DropReason::Malformed);
     }

@@ -1,4 +1,4 @@
-//! The data path of sgp: four tc programs, all telling the same story (`pipeline`).
+//! The data path of sgp: five tc programs, all telling the same story (`pipeline`).
 #![no_std]
 #![no_main]
 #![expect(
@@ -11,15 +11,17 @@ mod clock;
 mod endpoint;
 mod flow;
 mod fragment;
+mod leaving;
 mod maps;
 mod packet;
 mod pipeline;
 mod policy;
 mod report;
+mod rewrite;
+mod snat;
 
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use sgp_common::Direction;
 
 /// Host veth, tc ingress: what the pod sends.
 #[classifier]
@@ -36,13 +38,19 @@ pub fn to_pod(ctx: TcContext) -> i32 {
 /// Branch interface, tc ingress: what the VPC delivers.
 #[classifier]
 pub fn from_branch(ctx: TcContext) -> i32 {
-    pipeline::at_branch(&ctx, Direction::Inbound)
+    pipeline::from_branch(&ctx)
 }
 
 /// Branch interface, tc egress: what leaves for the VPC.
 #[classifier]
 pub fn to_branch(ctx: TcContext) -> i32 {
-    pipeline::at_branch(&ctx, Direction::Outbound)
+    pipeline::to_branch(&ctx)
+}
+
+/// Primary interface, tc ingress: replies to what left under the node's address. All else is the host's, and passes.
+#[classifier]
+pub fn from_primary(ctx: TcContext) -> i32 {
+    leaving::from_primary(&ctx)
 }
 
 /// The verifier proves that nothing panics; the language wants a handler all the same.

@@ -1,16 +1,18 @@
 //! Every map, on one screen. What each is for stands in `sgp_common::pins::map`.
 
+use crate::report::Record;
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::btf_maps::{Array, HashMap, HashOfMaps, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf};
 use aya_ebpf::macros::btf_map;
 use sgp_common::Addr;
 use sgp_common::endpoint::{Endpoint, EndpointName, Interface};
 use sgp_common::event::{Counter, CounterKey, Event, Outcome, Sampler};
-use sgp_common::flow::{Flow, FlowKey};
+use sgp_common::flow::{Admission, Flow, FlowKey};
 use sgp_common::fragment::{Fragment, FragmentKey};
 use sgp_common::limits::*;
 use sgp_common::packet::Packet;
-use sgp_common::policy::{Answer, Peer, RuleKey, RuleName, Selector};
+use sgp_common::policy::{Answer, Peer, Question, RuleKey, RuleName, Selector};
+use sgp_common::snat::{Node, SnatEntry, SnatKey};
 
 /// A compiled policy.
 pub(crate) type Policy = LpmTrie<Selector, Answer, { POLICY_KEYS_MAX as usize }>;
@@ -38,6 +40,12 @@ pub(crate) static FLOW_COUNTS: HashMap<u64, u64, { ENDPOINTS_MAX as usize }> = H
 #[btf_map]
 pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, Fragment, { FRAGMENTS_MAX as usize }> = LruHashMap::new();
 #[btf_map]
+pub(crate) static SNAT: HashMap<SnatKey, SnatEntry, { SNAT_MAX as usize }> = HashMap::new();
+#[btf_map]
+pub(crate) static SNAT_EXCLUDED: LpmTrie<Addr, u8, { SNAT_EXCLUDED_MAX as usize }> = LpmTrie::new();
+#[btf_map]
+pub(crate) static NODE: Array<Node, 1> = Array::new();
+#[btf_map]
 pub(crate) static COUNTERS: PerCpuHashMap<CounterKey, Counter, { COUNTERS_MAX as usize }> = PerCpuHashMap::new();
 #[btf_map]
 pub(crate) static EVENTS: RingBuf<Event, { EVENTS_BYTES as usize }> = RingBuf::new();
@@ -54,6 +62,8 @@ pub(crate) static OUTCOME: Array<Outcome, 1> = Array::new();
 /// What does not fit on the stack.
 #[repr(C)]
 pub(crate) struct Scratch {
+    /// What is known of its judgement.
+    pub(crate) record: Record,
     /// The packet that is judged.
     pub(crate) packet: Packet,
     /// The packet that an ICMP error quotes.
@@ -62,8 +72,11 @@ pub(crate) struct Scratch {
     pub(crate) key: FlowKey,
     /// The flow that is being opened.
     pub(crate) flow: Flow,
-    /// What a policy is asked.
+    /// What a policy is asked, and by which of its keys.
+    pub(crate) question: Question,
     pub(crate) selector: Key<Selector>,
+    /// What it answers.
+    pub(crate) admission: Admission,
 }
 
 /// Where each CPU keeps the packet it judges, off the stack. tc programs run with softirqs off, so one packet

@@ -3,7 +3,7 @@
 
 use aya_ebpf::bindings::TC_ACT_SHOT;
 use aya_ebpf::programs::TcContext;
-use sgp_common::endpoint::settings::RELATED_ICMP;
+use sgp_common::endpoint::settings::{RELATED_ICMP, SNAT};
 use sgp_common::endpoint::{Endpoint, Side};
 use sgp_common::exempt::{exempt, exempt_on_node, link_scoped};
 use sgp_common::flow::Admission;
@@ -15,28 +15,66 @@ use crate::clock::now_ns;
 use crate::endpoint::{self, Here};
 use crate::flow::{self, Found};
 use crate::fragment;
+use crate::leaving;
 use crate::packet::{self, ifindex, ingress_ifindex};
 use crate::policy;
 use crate::report::Record;
+use crate::snat;
 
-/// Branch interface, either way: the packet has the addresses that the VPC sees.
+/// Branch interface, from the VPC: the packet has the addresses that the VPC sees.
 #[inline(always)]
-pub(crate) fn at_branch(ctx: &TcContext, direction: Direction) -> i32 {
-    let mut record = Record::new(ctx, direction);
-    let result = enforce_at_branch(ctx, &mut record);
+pub(crate) fn from_branch(ctx: &TcContext) -> i32 {
+    let Some(record) = Record::begin(ctx, Direction::Inbound) else { return TC_ACT_SHOT };
+    let result = enforce_from_branch(ctx, record);
     record.conclude(ctx, result)
 }
 
 #[inline(always)]
-fn enforce_at_branch(ctx: &TcContext, record: &mut Record) -> Result<Verdict, DropReason> {
+fn enforce_from_branch(ctx: &TcContext, record: &mut Record) -> Result<Verdict, DropReason> {
     let here = endpoint::at(ifindex(ctx))?;
     record.endpoint = here.id;
-    let Some(packet) = packet::parsed(ctx)? else { return Ok(Verdict::Exempt) };
-    record.packet = Some(packet);
-    if exempt(packet, record.direction(), here.endpoint) {
-        return Ok(Verdict::Exempt);
+    let Some(packet) = record.parse(ctx)? else { return Ok(Verdict::Exempt) };
+    judge_at_branch(ctx, packet, &here, record)
+}
+
+/// Branch interface, to the VPC: likewise. What a standard-mode pod sends out of the VPC leaves by the primary interface.
+#[inline(always)]
+pub(crate) fn to_branch(ctx: &TcContext) -> i32 {
+    let Some(record) = Record::begin(ctx, Direction::Outbound) else { return TC_ACT_SHOT };
+    let result = enforce_to_branch(ctx, record);
+    record.conclude(ctx, result)
+}
+
+#[inline(always)]
+fn enforce_to_branch(ctx: &TcContext, record: &mut Record) -> Result<Verdict, DropReason> {
+    let here = endpoint::at(ifindex(ctx))?;
+    record.endpoint = here.id;
+    let Some(packet) = record.parse(ctx)? else { return Ok(Verdict::Exempt) };
+    if here.endpoint.settings & SNAT != 0 && snat::leaves(packet) {
+        if !packet.is_icmp_error() {
+            return leaving::judge(ctx, packet, &here, record);
+        }
+        if leaving::is_about_translated(ctx, packet, &here) {
+            return leaving::judge_error(ctx, packet, &here, record);
+        }
     }
-    judge(ctx, packet, &here, record)
+    // A flow keeps its way, also where its destination has been excluded since.
+    let verdict = judge_at_branch(ctx, packet, &here, record)?;
+    leaving::sent(ctx, packet, record, verdict)
+}
+
+#[inline(always)]
+pub(crate) fn judge_at_branch(
+    ctx: &TcContext,
+    packet: &Packet,
+    here: &Here,
+    record: &mut Record,
+) -> Result<Verdict, DropReason> {
+    if exempt(packet, record.direction(), here.endpoint) {
+        Ok(Verdict::Exempt)
+    } else {
+        judge(ctx, packet, here, record)
+    }
 }
 
 /// Host veth, from the pod: is the source its own? What may leave is judged further on, where it has its
@@ -44,9 +82,9 @@ fn enforce_at_branch(ctx: &TcContext, record: &mut Record) -> Result<Verdict, Dr
 /// another source on their way.
 #[inline(always)]
 pub(crate) fn from_pod(ctx: &TcContext) -> i32 {
-    let mut record = Record::new(ctx, Direction::Outbound);
+    let Some(record) = Record::begin(ctx, Direction::Outbound) else { return TC_ACT_SHOT };
     packet::unmark(ctx);
-    let result = enforce_from_pod(ctx, &mut record);
+    let result = enforce_from_pod(ctx, record);
     record.conclude(ctx, result)
 }
 
@@ -58,8 +96,7 @@ fn enforce_from_pod(ctx: &TcContext, record: &mut Record) -> Result<Verdict, Dro
     if mac != here.endpoint.pod_mac {
         return Err(DropReason::SpoofedSource);
     }
-    let Some(packet) = packet::parsed(ctx)? else { return Ok(Verdict::Exempt) };
-    record.packet = Some(packet);
+    let Some(packet) = record.parse(ctx)? else { return Ok(Verdict::Exempt) };
     if !endpoint::owns(&here, &packet.source) && !link_scoped(packet) {
         return Err(DropReason::SpoofedSource);
     }
@@ -91,27 +128,26 @@ fn goes_on(packet: &Packet, here: &Here, direction: Direction) -> bool {
 /// is judged twice: the sender's outbound rules, then this pod's inbound rules.
 #[inline(always)]
 pub(crate) fn to_pod(ctx: &TcContext) -> i32 {
-    let mut record = Record::new(ctx, Direction::Inbound);
+    let Some(record) = Record::begin(ctx, Direction::Inbound) else { return TC_ACT_SHOT };
     let here = match endpoint::at(ifindex(ctx)) {
         Ok(here) => here,
         Err(reason) => return record.conclude(ctx, Err(reason)),
     };
     record.endpoint = here.id;
-    let packet = match packet::parsed(ctx) {
+    let packet = match record.parse(ctx) {
         Ok(Some(packet)) => packet,
         Ok(None) => return record.conclude(ctx, Ok(Verdict::Exempt)),
         Err(reason) => return record.conclude(ctx, Err(reason)),
     };
-    record.packet = Some(packet);
     if settled(ctx, here.endpoint) && !forgotten(packet, ingress_ifindex(ctx), here.id) {
         packet::unmark(ctx);
         return record.conclude(ctx, Ok(Verdict::Passed));
     }
-    if sender_refuses(ctx, packet, &mut record) {
+    if sender_refuses(ctx, packet, record) {
         return TC_ACT_SHOT;
     }
     record.turn_to(here.id, Direction::Inbound);
-    let result = judge_on_node(ctx, packet, &here, &mut record);
+    let result = judge_on_node(ctx, packet, &here, record);
     record.conclude(ctx, result)
 }
 
@@ -190,6 +226,7 @@ fn weigh(ctx: &TcContext, packet: &Packet, here: &Here, record: &mut Record) -> 
         Found::Over | Found::Nothing => {}
     }
     decide(packet, here, record)?;
+    record.admission.nat_port = 0;
     let flow = &mut packet::scratch().ok_or(DropReason::FlowTableFull)?.flow;
     flow.begin(packet, direction, &record.admission, now_ns());
     flow::open(key, flow, found)?;

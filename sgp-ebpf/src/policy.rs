@@ -9,16 +9,40 @@ use sgp_common::policy::{Answer, FULL_BITS, PEER_BITS, Question, Selector, first
 use crate::maps::{PEERS, POLICIES, Policy};
 use crate::packet::scratch;
 
-/// Asks the endpoint's policy who lets this pass. The policy is looked up once: whatever is swapped in meanwhile, all
-/// questions go to the same version.
+/// Asks the endpoint's policy who lets this pass.
 ///
 /// # Errors
 /// `NoPolicy`, `NoMatchingRule`.
-#[inline(never)]
+#[inline(always)]
 pub(crate) fn decide(question: &Question, endpoint: &Endpoint, admission: &mut Admission) -> Result<(), DropReason> {
+    let scratch = scratch().ok_or(DropReason::NoPolicy)?;
+    scratch.question = *question;
+    match ask_policy(endpoint.group_set) {
+        0 => {
+            *admission = Admission { revision: endpoint.revision, nat_port: 0, ..scratch.admission };
+            Ok(())
+        }
+        1 => Err(DropReason::NoPolicy),
+        _ => Err(DropReason::NoMatchingRule),
+    }
+}
+
+/// Puts the question in scratch to a group set's policy, and the answer beside it: 0 if a rule allows it, 1 if there is no
+/// policy, 2 if no rule does. The policy is looked up once: whatever is swapped in meanwhile, all questions go to the same
+/// version.
+///
+/// A global function to the kernel (Linux 5.6), which its verifier walks once by itself and not again for each caller: hence
+/// plain numbers across the call.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn ask_policy(group_set: u64) -> u32 {
     // SAFETY: inner maps are immutable once published, and stay until the program ends (RCU).
-    let policy = unsafe { POLICIES.get(&endpoint.group_set) }.ok_or(DropReason::NoPolicy)?;
-    ask(policy, question, endpoint.revision, admission).ok_or(DropReason::NoMatchingRule)
+    let Some(policy) = (unsafe { POLICIES.get(&group_set) }) else { return 1 };
+    let Some(scratch) = scratch() else { return 1 };
+    match ask(policy, &scratch.question, &mut scratch.admission) {
+        Some(()) => 0,
+        None => 2,
+    }
 }
 
 /// What a policy says to one selector, which is asked from this CPU's scratch: the stack has no room for three.
@@ -30,7 +54,7 @@ fn get(policy: &Policy, bits: u32, selector: Selector) -> Option<&Answer> {
 }
 
 #[inline(always)]
-fn ask(policy: &Policy, question: &Question, revision: u64, admission: &mut Admission) -> Option<()> {
+fn ask(policy: &Policy, question: &Question, admission: &mut Admission) -> Option<()> {
     let (bits, service) = Selector::service(question);
     let service = get(policy, bits, service)?;
     let addr = &question.remote;
@@ -43,7 +67,6 @@ fn ask(policy: &Policy, question: &Question, revision: u64, admission: &mut Admi
     };
     admission.rule = first_match(remote.map(|it| &it.rules), peer.map(|it| &it.rules), &service.rules)?;
     admission.policy_digest = service.digest;
-    admission.revision = revision;
     admission.tracking = if service.is_untracked(question.protocol) { Tracking::Untracked } else { Tracking::Tracked };
     Some(())
 }

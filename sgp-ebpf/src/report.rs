@@ -12,28 +12,47 @@ use sgp_common::{Direction, DropReason, Verdict};
 
 use crate::clock::testing;
 use crate::maps::{COUNTERS, EVENTS, OUTCOME, SAMPLER};
+use crate::packet::scratch;
 
-/// What is known of one judgement, for counters and events.
+/// What is known of one judgement, for counters and events. It stands in this CPU's scratch, since the stack has no
+/// room for it.
+#[repr(C)]
 pub(crate) struct Record {
     /// Endpoint id; 0 as long as none is found.
     pub(crate) endpoint: u64,
+    /// Who lets it pass, if a rule does, else `Admission::NONE`.
+    pub(crate) admission: Admission,
+    /// Length of the IP packet in bytes.
+    length: u32,
+    /// What tc is told if it passes.
+    pub(crate) action: i32,
     /// A `Direction`, as a plain number. From an enum in memory the compiler would compute addresses, and the
     /// verifier does not know what values an enum has.
     direction: u8,
-    /// Length of the IP packet in bytes.
-    length: u32,
-    /// The packet, once parsed.
-    pub(crate) packet: Option<&'static Packet>,
-    /// Who lets it pass, if a rule does, else `Admission::NONE`.
-    pub(crate) admission: Admission,
+    /// 1 once the packet in scratch is this one.
+    parsed: u8,
+    reserved: [u8; 6],
 }
 
 impl Record {
+    /// Begins with a packet. `None` only to the verifier.
     #[inline(always)]
-    pub(crate) fn new(ctx: &TcContext, direction: Direction) -> Self {
+    pub(crate) fn begin(ctx: &TcContext, direction: Direction) -> Option<&'static mut Self> {
+        let record = &mut scratch()?.record;
         // Taken here and not from the packet: the verifier refuses one load through either of two kinds of pointer.
-        let length = ctx.len().saturating_sub(ETHERNET_LEN as u32);
-        Self { endpoint: 0, direction: direction as u8, length, packet: None, admission: Admission::NONE }
+        record.length = ctx.len().saturating_sub(ETHERNET_LEN as u32);
+        record.action = TC_ACT_UNSPEC;
+        record.parsed = 0;
+        record.turn_to(0, direction);
+        Some(record)
+    }
+
+    /// The frame of this packet, parsed.
+    #[inline(always)]
+    pub(crate) fn parse(&mut self, ctx: &TcContext) -> Result<Option<&'static Packet>, DropReason> {
+        let packet = crate::packet::parsed(ctx)?;
+        self.parsed = u8::from(packet.is_some());
+        Ok(packet)
     }
 
     /// Goes on with another endpoint's view of the same packet.
@@ -71,7 +90,7 @@ impl Record {
                 return TC_ACT_SHOT;
             }
         }
-        TC_ACT_UNSPEC
+        self.action
     }
 
     /// For tests, which cannot see a verdict in what tc is told.
@@ -140,7 +159,10 @@ impl Record {
     /// `event` must be valid for writes.
     #[inline(always)]
     unsafe fn describe(&self, event: *mut Event) {
-        let packet = self.packet.unwrap_or(&Packet::EMPTY);
+        let packet = match scratch() {
+            Some(scratch) if self.parsed != 0 => &scratch.packet,
+            _ => &Packet::EMPTY,
+        };
         let (local_port, remote_port) = packet.ports(self.direction());
         let icmp = matches!(packet.transport, Transport::Icmp);
         // SAFETY: as promised by the caller.

@@ -1,5 +1,7 @@
-//! The command line: `run` and `cni` do the work, all other commands read the pinned maps and need no agent.
+//! The command line: `run` and `cni` do the work, `check` judges a scenario, all other commands read the pinned
+//! maps and need no agent.
 
+mod check;
 mod counts;
 mod doctor;
 mod endpoints;
@@ -8,6 +10,9 @@ mod flows;
 mod policy;
 mod run;
 mod status;
+mod uninstall;
+mod variables;
+mod verify;
 mod view;
 
 use std::process::ExitCode;
@@ -22,6 +27,7 @@ const EXAMPLES: &str = "Examples:
   sgp-agent status                             what is enforced here
   sgp-agent explain shop/cart-0 in tcp 10.0.2.20 443
   sgp-agent drops --pod shop/cart-0 --json
+  sgp-agent check web-and-database.json        would these packets pass? on any machine
 Every command but `run` works with the agent dead: it reads the pinned maps.";
 
 /// Security groups for pods, enforced in eBPF: the node agent.
@@ -47,15 +53,19 @@ enum Command {
     Policy(policy::Policy),
     /// Would this packet pass, and by which rule?
     Explain(explain::Question),
+    /// Judge packets by security groups before they are real: unit tests for rules
+    Check(check::Question),
     /// Tracked conversations
     Flows(Target),
     /// What was dropped, by pod, direction and reason
     Drops(Target),
     /// Look for what could be wrong on this node; exit status 1 if anything is
     Doctor(View),
-    /// Remove every pin and with them all programs: enforcement ends and branch pods are open to the node
-    #[command(after_help = "Examples:\n  sgp-agent uninstall\n  sgp-agent uninstall --bpf-dir /sys/fs/bpf/sgp")]
-    Uninstall(view::Place),
+    /// Would this kernel take the programs? Loads them where nobody else is, and says what its verifier counted
+    Verify(View),
+    /// Remove every pin and with them all programs, and put the node's own settings back: enforcement ends and branch
+    /// pods are open to the node
+    Uninstall(uninstall::Uninstall),
 }
 
 /// The whole program: started as `sgp-cni` it is the CNI plugin.
@@ -76,14 +86,16 @@ fn dispatch(command: Command) -> Result<ExitCode> {
     match command {
         Command::Cni => return Ok(crate::cni::main()),
         Command::Doctor(view) => return doctor::print(&view),
+        Command::Check(question) => return Ok(check::print(&question)),
         Command::Run(settings) => run::run(*settings)?,
         Command::Status(view) => status::print(&view)?,
         Command::Endpoints(view) => endpoints::print(&view)?,
         Command::Policy(policy::Policy::Show(target)) => policy::print(&target)?,
         Command::Explain(question) => explain::print(&question)?,
+        Command::Verify(view) => verify::print(&view)?,
         Command::Flows(target) => flows::print(&target)?,
         Command::Drops(target) => counts::print(&target)?,
-        Command::Uninstall(place) => crate::io::kernel::uninstall(&place.bpf_dir)?,
+        Command::Uninstall(uninstall) => uninstall::run(&uninstall)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,11 +12,13 @@ use nix::fcntl::{Flock, FlockArg};
 use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
+use super::variables::{NodeFiles, Variables};
 use super::view::Place;
 use crate::domain::branches::BranchSettings;
-use crate::domain::enforcement::{Enforcement, RelatedIcmp, Revoked};
+use crate::domain::enforcement::{Enforcement, RelatedIcmp, Revoked, SnatJudges};
 use crate::domain::groups::EndpointId;
 use crate::domain::observed::CloudFacts;
+use crate::host::Host;
 use crate::io::ec2::Ec2;
 use crate::io::kernel::Bpf;
 use crate::io::kernel::maps::{Maps, PinDirs};
@@ -53,9 +55,8 @@ pub(super) struct Settings {
     provision: Provision,
     #[command(flatten)]
     place: Place,
-    /// Directory of socket and lock
-    #[arg(long, default_value = "/run/sgp", value_name = "DIR")]
-    runtime_dir: PathBuf,
+    #[command(flatten)]
+    files: NodeFiles,
     /// Seconds between two looks at EC2
     #[arg(long, default_value_t = 10.0, value_name = "SECONDS")]
     ec2_poll: f64,
@@ -67,6 +68,8 @@ pub(super) struct Settings {
     /// How log lines look
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
+    #[command(flatten)]
+    variables: Variables,
 }
 
 /// Where EC2 leaves a choice.
@@ -78,6 +81,9 @@ pub(super) struct Choices {
     /// Judge every flow again when rules or members of groups change (in EC2 a tracked one lives on)
     #[arg(long)]
     cut_on_revoke: bool,
+    /// Whose groups judge what a standard-mode pod sends out of the VPC under the node's address
+    #[arg(long, value_enum, default_value_t = SnatJudges::Node)]
+    snat_policy: SnatJudges,
 }
 
 impl Choices {
@@ -86,6 +92,7 @@ impl Choices {
         Enforcement {
             related_icmp: if self.related_icmp { RelatedIcmp::PassesByFlow } else { RelatedIcmp::NeedsRule },
             revoked: if self.cut_on_revoke { Revoked::IsCut } else { Revoked::LivesOn },
+            snat_policy: self.snat_policy,
         }
     }
 }
@@ -103,12 +110,14 @@ pub(super) fn run(settings: Settings) -> Result<()> {
         bail!("--ec2-poll {} is not at least 0.1 seconds", settings.ec2_poll);
     }
     let node = node_name(&settings)?;
-    let _lock = lock(&settings.runtime_dir)?;
+    let host =
+        Arc::new(Host::new(settings.variables.settings()?, &settings.files.proc_sys, &settings.files.runtime_dir));
+    let _lock = lock(&settings.files.runtime_dir)?;
     let kernel = Bpf::open(&settings.place.bpf_dir)?;
     let runtime = tokio::runtime::Runtime::new().context("starting the async runtime")?;
     runtime.block_on(async {
         tokio::select! {
-            result = work(settings, node, kernel) => result,
+            result = work(settings, node, host, kernel) => result,
             result = asked_to_stop() => result,
         }
     })
@@ -162,12 +171,15 @@ async fn asked_to_stop() -> Result<()> {
 
 /// Everything but the signals. The socket answers from the first moment, so that the CNI plugin hears what
 /// is missing instead of finding nobody.
-async fn work(settings: Settings, node: String, kernel: Bpf) -> Result<()> {
+async fn work(settings: Settings, node: String, host: Arc<Host>, kernel: Bpf) -> Result<()> {
+    if settings.provision == Provision::Own {
+        host.ready().await.context("making the node ready for pods")?;
+    }
     let (changed, look_at_cloud) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (status, seen) = watch::channel(Status::default());
     follow_data_path(&kernel)?;
-    let socket = settings.runtime_dir.join(SOCKET);
-    let serving = serve(&socket, seen, Arc::clone(&changed));
+    let socket = settings.files.runtime_dir.join(SOCKET);
+    let serving = serve(&socket, Arc::clone(&host), seen, Arc::clone(&changed));
     let (news, look) = (Arc::clone(&changed), Arc::clone(&look_at_cloud));
     netlink::watch_links(move || news.notify_one())?;
     let kubernetes = Arc::new(Kubernetes::connect(&node, &changed).await?);
@@ -179,6 +191,9 @@ async fn work(settings: Settings, node: String, kernel: Bpf) -> Result<()> {
         let every = Duration::from_secs_f64(settings.ec2_poll);
         tokio::spawn(poll(Arc::clone(&cloud), Arc::clone(&kubernetes), every, Arc::clone(&look), told));
         tokio::spawn(advertise(Arc::clone(&kubernetes), node.clone(), facts.clone()));
+        if settings.provision == Provision::Own {
+            tokio::spawn(bring_up_trunk(Arc::clone(&host), facts.clone()));
+        }
         let branches =
             BranchSettings { cluster_name: settings.cluster_name.clone(), cooldown_s: settings.branch_cooldown };
         let netlink = netlink::Netlink::connect()?;
@@ -192,6 +207,7 @@ async fn work(settings: Settings, node: String, kernel: Bpf) -> Result<()> {
             kernel,
             netlink,
             branches,
+            settings: host.settings().clone(),
             enforcement,
             provision,
             facts,
@@ -218,7 +234,7 @@ async fn insist<T, F: Future<Output = Result<T>>>(whom: &str, ask: impl Fn() -> 
             Err(error) => {
                 let text = format!("{error:#}");
                 if text != told {
-                    warn!(error = text, "{whom} does not answer; asking again every {AGAIN:?}");
+                    warn!(error = text, "cannot reach {whom}; trying again every {AGAIN:?}");
                 }
                 told = text;
             }
@@ -237,6 +253,21 @@ async fn advertise(kubernetes: Arc<Kubernetes>, node: String, mut facts: watch::
     };
     insist("the API server", || kubernetes.advertise(&node, limit)).await;
     info!(node, branches = limit, "advertised vpc.amazonaws.com/pod-eni");
+}
+
+/// Sets the trunk's link up as soon as it is there; the kernel sees it a moment after EC2 does. Where branches
+/// are links that somebody else provides there is none to set up, and nothing to wait for.
+async fn bring_up_trunk(host: Arc<Host>, mut facts: watch::Receiver<Option<Arc<CloudFacts>>>) {
+    let mac_of = |facts: &Option<Arc<CloudFacts>>| Some(facts.as_ref()?.trunk()?.mac.clone());
+    let mut known = None;
+    while let Ok(mac) =
+        facts.wait_for(|facts| mac_of(facts).is_some_and(|mac| Some(mac) != known)).await.map(|it| mac_of(&it))
+    {
+        let Some(mac) = mac else { continue };
+        insist("the trunk's link", || host.prepare_trunk(&mac)).await;
+        info!(mac, "the trunk is up");
+        known = Some(mac);
+    }
 }
 
 /// Events of the data path and lines of aya-log become log lines of the agent.

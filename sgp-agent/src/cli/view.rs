@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{ContentArrangement, Row, Table, presets};
 use serde::Serialize;
 use sgp_common::pins;
 
@@ -111,7 +111,7 @@ fn print_json<T: Serialize>(value: &T) -> Result<()> {
 }
 
 /// Columns in kubectl's style: no lines, wide enough for the longest cell.
-pub(super) fn table(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+pub(super) fn table<R: Into<Row>>(header: &[&str], rows: impl Iterator<Item = R>) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(header);
     table.add_rows(rows);

@@ -35,7 +35,8 @@ pub(super) enum BranchLink {
     Provided,
 }
 
-/// The plugin's part of the network configuration. Numbers may be strings, as in AWS's own.
+/// The plugin's part of the network configuration; the node's settings come from the agent. Numbers may be
+/// strings, as in AWS's own.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Config {
@@ -44,11 +45,7 @@ pub(super) struct Config {
     pub(super) agent_socket: PathBuf,
     #[serde(default)]
     pub(super) branch_link: BranchLink,
-    #[serde(default = "default_prefix")]
-    pub(super) veth_prefix: String,
-    #[serde(default = "default_mtu", deserialize_with = "number")]
-    pub(super) mtu: u32,
-    #[serde(default = "default_timeout")]
+    #[serde(default = "default_timeout", deserialize_with = "number")]
     pub(super) add_timeout_seconds: u64,
     #[serde(default)]
     pub(super) delegate: Option<Map<String, Value>>,
@@ -60,21 +57,12 @@ fn default_socket() -> PathBuf {
     "/run/sgp/agent.sock".into()
 }
 
-fn default_prefix() -> String {
-    std::env::var("AWS_VPC_K8S_CNI_VETHPREFIX").unwrap_or_else(|_| "eni".into())
-}
-
-/// AWS's default for AWS_VPC_ENI_MTU.
-fn default_mtu() -> u32 {
-    9001
-}
-
 /// Less than the time kubelet gives a sandbox, so that our own words reach the pod's events.
 fn default_timeout() -> u64 {
     20
 }
 
-fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     let value = Value::deserialize(deserializer)?;
     let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     text.parse().map_err(|_| serde::de::Error::custom(format!("{text} is no number")))
@@ -183,9 +171,8 @@ mod tests {
 
     #[test]
     fn numbers_may_be_strings_and_unknown_fields_are_ignored() {
-        let config =
-            parse(&json!({"cniVersion": "0.4.0", "type": "sgp-cni", "mtu": "1500", "pluginLogLevel": "debug"}));
-        assert_eq!(config.expect("a valid configuration").mtu, 1500);
+        let config = parse(&json!({"cniVersion": "0.4.0", "type": "sgp-cni", "addTimeoutSeconds": "7", "mtu": "1500"}));
+        assert_eq!(config.expect("a valid configuration").add_timeout_seconds, 7);
     }
 
     #[test]

@@ -1,22 +1,23 @@
-//! What of a pod's wiring stands, told by the interfaces and routes themselves: DEL needs no agent and no memory.
+//! What of a pod's wiring stands, told by the interfaces, routes and rules themselves: DEL needs no agent and no
+//! memory, and finds both modes' layouts, whoever made them.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use anyhow::Result;
-use rtnetlink::IpVersion;
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
-use rtnetlink::packet_route::rule::RuleAttribute;
+use sgp_common::addr::Family;
 
 use super::config::Call;
-use crate::domain::wiring::{Alias, FROM_POD_PRIORITY, TABLE_BASE, host_interface};
-use crate::io::netlink::Netlink;
+use crate::domain::observed::LinkFacts;
+use crate::domain::teardown::{Marks, Share};
+use crate::domain::wiring::{Alias, STRICT_PREFIX, pod_hash};
+use crate::io::netlink::{HostRoute, Netlink};
 
 /// Of whom something was found.
 pub(super) enum Found {
     /// Of the pod of this call.
     Ours(Ours),
-    /// Of another pod with the same name, which must not be touched.
+    /// Only of another pod with the same name, which must not be touched.
     Successors,
     /// Of nobody: the pod is gone already, or the delegate's.
     Nothing,
@@ -25,18 +26,14 @@ pub(super) enum Found {
 /// What stands of a pod.
 #[derive(Debug, Default)]
 pub(super) struct Ours {
-    /// `eni-…`, where the host veth still says it.
+    /// `eni-…`, where a host veth still says it.
     pub(super) interface_id: Option<String>,
-    /// Name of the host veth; it may be gone.
-    pub(super) host_interface: String,
-    /// Whether it is there.
-    pub(super) host_stands: bool,
-    /// Addresses that are the pod's, and nobody else's by now.
-    pub(super) addresses: BTreeSet<IpAddr>,
-    /// Those that a route leads to.
+    /// Its host veths: one, or one of each mode where an earlier teardown was cut off.
+    pub(super) hosts: BTreeSet<String>,
+    /// Addresses that routes lead to by them.
     pub(super) routed: BTreeSet<IpAddr>,
-    /// VLAN ids of its branch tables.
-    pub(super) vlan_ids: BTreeSet<u16>,
+    /// Rules and branches.
+    pub(super) share: Share,
 }
 
 /// Whose wiring is meant.
@@ -48,60 +45,75 @@ pub(super) enum Uid {
     Any,
 }
 
+/// The links that bear the name of the call's pod.
+#[derive(Default)]
+struct Named {
+    own: Vec<(LinkFacts, Option<Alias>)>,
+    others: BTreeSet<String>,
+}
+
 /// Looks at the node's interfaces, routes and rules.
 pub(super) async fn find(call: &Call, uid: Uid) -> Result<Found> {
     let Some(pod) = &call.pod else { return Ok(Found::Nothing) };
     let netlink = Netlink::connect()?;
-    let name = host_interface(&call.config.veth_prefix, &pod.namespace, &pod.name);
-    let link = netlink.link(&name).await?;
-    let alias = link.as_ref().and_then(|link| Alias::parse(link.alias.as_deref()?));
-    if uid == Uid::Same && alias.as_ref().is_some_and(|alias| !pod.uid.is_empty() && alias.uid != pod.uid) {
-        return Ok(Found::Successors);
+    let hash = pod_hash(&pod.namespace, &pod.name);
+    let (mut routes, mut rules) = (Vec::new(), Vec::new());
+    for family in [Family::V4, Family::V6] {
+        routes.extend(netlink.host_routes(family).await?);
+        rules.extend(netlink.rules(family).await?);
     }
-    let mut ours = Ours { host_interface: name, ..Ours::default() };
-    for version in [IpVersion::V4, IpVersion::V6] {
-        let routes = netlink.routes(version.clone()).await?;
-        let family = call.addresses().into_iter().filter(|addr| addr.is_ipv4() == matches!(version, IpVersion::V4));
-        ours.addresses.extend(family.filter(|addr| !routes.iter().any(|route| leads_to(route, *addr))));
-        if let (Some(link), Some(_)) = (&link, &alias) {
-            ours.routed.extend(routes.iter().filter(|route| goes_out(route, link.index)).filter_map(host_address));
-            ours.addresses.extend(&ours.routed);
-        }
-        for rule in netlink.rules(version, FROM_POD_PRIORITY).await? {
-            ours.vlan_ids.extend(vlan_of(&rule.attributes, &ours.addresses));
+    let named = sort(call, uid, &hash, netlink.links().await?, &routes);
+    let own: BTreeSet<u32> = named.own.iter().map(|(link, _)| link.index).collect();
+    let routed: BTreeSet<IpAddr> =
+        routes.iter().filter(|route| own.contains(&route.device)).map(|route| route.to).collect();
+    let marks = Marks { hosts: hosts(&named, &hash), addresses: addresses(call, &routed, &routes) };
+    let share = Share::of(&marks, &rules);
+    if named.own.is_empty() && share == Share::default() {
+        return Ok(if named.others.is_empty() { Found::Nothing } else { Found::Successors });
+    }
+    Ok(Found::Ours(Ours {
+        interface_id: named.own.iter().find_map(|(_, alias)| Some(alias.as_ref()?.interface_id.clone())),
+        hosts: named.own.into_iter().map(|(link, _)| link.name).collect(),
+        routed,
+        share,
+    }))
+}
+
+/// A host veth is the call's pod's if its alias says so. One without alias was wired by the VPC CNI, or is just
+/// being made for a successor; what the result of ADD says decides.
+fn sort(call: &Call, uid: Uid, hash: &str, links: Vec<LinkFacts>, routes: &[HostRoute]) -> Named {
+    let mut named = Named::default();
+    let results = call.addresses();
+    for link in links.into_iter().filter(|link| is_named(&link.name, hash)) {
+        let alias = link.alias.as_deref().and_then(Alias::parse);
+        let wanted = call.pod.as_ref().map(|pod| pod.uid.as_str()).unwrap_or_default();
+        let is_own = match &alias {
+            Some(alias) => uid == Uid::Any || wanted.is_empty() || alias.uid == wanted,
+            None => routes.iter().any(|route| route.device == link.index && results.contains(&route.to)),
+        };
+        if is_own {
+            named.own.push((link, alias));
+        } else {
+            named.others.insert(link.name);
         }
     }
-    ours.host_stands = alias.is_some();
-    ours.interface_id = alias.map(|alias| alias.interface_id);
-    let nothing = !ours.host_stands && ours.vlan_ids.is_empty();
-    Ok(if nothing { Found::Nothing } else { Found::Ours(ours) })
+    named
 }
 
-/// A host route to this address: somebody has it now.
-fn leads_to(route: &RouteMessage, addr: IpAddr) -> bool {
-    host_address(route) == Some(addr)
-        && route.header.table == rtnetlink::packet_route::route::RouteHeader::RT_TABLE_MAIN
+/// At most four characters, then the hash; `sgp` and the hash is the pod's own end on its way.
+fn is_named(name: &str, hash: &str) -> bool {
+    name.strip_suffix(hash).is_some_and(|prefix| (1..=4).contains(&prefix.len()) && prefix != super::wiring::PASSING)
 }
 
-fn goes_out(route: &RouteMessage, device: u32) -> bool {
-    route.attributes.contains(&RouteAttribute::Oif(device)) && host_address(route).is_some()
+/// Names that rules may still bear although the veth is gone; never another pod's that stands.
+fn hosts(named: &Named, hash: &str) -> BTreeSet<String> {
+    let strict = format!("{STRICT_PREFIX}{hash}");
+    let own = named.own.iter().map(|(link, _)| link.name.clone());
+    own.chain([strict]).filter(|name| !named.others.contains(name)).collect()
 }
 
-fn host_address(route: &RouteMessage) -> Option<IpAddr> {
-    let addr = route.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Destination(RouteAddress::Inet(addr)) => Some(IpAddr::V4(*addr)),
-        RouteAttribute::Destination(RouteAddress::Inet6(addr)) if !addr.is_unicast_link_local() => {
-            Some(IpAddr::V6(*addr))
-        }
-        _ => None,
-    })?;
-    let full = if addr.is_ipv4() { 32 } else { 128 };
-    (route.header.destination_prefix_length == full && !addr.is_multicast()).then_some(addr)
-}
-
-fn vlan_of(rule: &[RuleAttribute], addresses: &BTreeSet<IpAddr>) -> Option<u16> {
-    let from = rule.iter().find_map(|one| if let RuleAttribute::Source(addr) = one { Some(*addr) } else { None })?;
-    let table = rule.iter().find_map(|one| if let RuleAttribute::Table(table) = one { Some(*table) } else { None })?;
-    let vlan = u16::try_from(table.checked_sub(TABLE_BASE)?).ok()?;
-    (addresses.contains(&from) && crate::domain::branches::VLAN_IDS.contains(&vlan)).then_some(vlan)
+/// Those that its routes lead to, and those of the result of ADD that nobody else has by now.
+fn addresses(call: &Call, routed: &BTreeSet<IpAddr>, routes: &[HostRoute]) -> BTreeSet<IpAddr> {
+    let free = |address: &IpAddr| !routes.iter().any(|route| route.to == *address);
+    routed.iter().copied().chain(call.addresses().into_iter().filter(free)).collect()
 }

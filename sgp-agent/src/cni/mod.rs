@@ -7,6 +7,7 @@ mod answer;
 mod config;
 mod delegate;
 mod find;
+mod inside;
 mod outcome;
 mod wiring;
 

@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 use sgp_common::limits::POLICY_KEYS_MAX;
 use sgp_common::packet::{ICMP, ICMPV6};
-use sgp_common::policy::{Answer, Axis, FULL_BITS, HEAD_BITS, PEER_BITS, RuleKey, RuleName, RuleSet, Selector};
+use sgp_common::policy::{Answer, Axis, FULL_BITS, HEAD_BITS, PEER_BITS, RuleKey, RuleSet, Selector};
 use sgp_common::{Direction, Family};
 use sha2::{Digest, Sha256};
 
 use super::desired::Policy;
-use super::groups::{GroupSet, Remote, Rule, SecurityGroup, Service};
+use super::groups::{GroupSet, Remote, Rule, RuleName, SecurityGroup, Service};
 use super::prefix;
 use super::tracking::Openness;
 
@@ -113,7 +113,7 @@ impl Half<'_> {
             }
             let (direction, family) = (self.direction, self.family);
             let key = RuleKey { policy_digest: 0, rule: index as u16, direction, family, reserved: [0; 4] };
-            names.insert(key, RuleName { rule_id: padded(&rule.id), group_id: padded(&rule.group_id) });
+            names.insert(key, RuleName { group_id: rule.group_id.clone(), rule_id: rule.id.clone() });
         }
         Ok(())
     }
@@ -215,8 +215,10 @@ fn seal(mut trie: Trie, names: Names) -> Policy {
     for (key, name) in &names {
         hash.update([key.direction as u8, key.family as u8]);
         hash.update(key.rule.to_be_bytes());
-        hash.update(name.rule_id);
-        hash.update(name.group_id);
+        for text in [&name.rule_id, &name.group_id] {
+            hash.update((text.len() as u64).to_be_bytes());
+            hash.update(text);
+        }
     }
     let hash = hash.finalize();
     let digest = u64::from_be_bytes(std::array::from_fn(|i| hash[i]));
@@ -226,7 +228,7 @@ fn seal(mut trie: Trie, names: Names) -> Policy {
 }
 
 /// Zero-padded; a longer text is cut.
-pub(super) fn padded<const N: usize>(text: &str) -> [u8; N] {
+pub fn padded<const N: usize>(text: &str) -> [u8; N] {
     let mut bytes = [0; N];
     let length = text.len().min(N);
     bytes[..length].copy_from_slice(&text.as_bytes()[..length]);

@@ -7,15 +7,18 @@ use ipnet::{IpNet, Ipv4Net};
 use sgp_common::Addr;
 use sgp_common::addr::{UNSPECIFIED, v4_mapped};
 use sgp_common::endpoint::{Endpoint, EndpointName, Timeouts, settings};
-use sgp_common::policy::{Answer, RuleKey, RuleName, Selector};
+use sgp_common::policy::{Answer, RuleKey, Selector};
+use sgp_common::snat::SnatPolicy;
 use sha2::{Digest, Sha256};
 
 use super::branches::{POD_TAG, POD_UID_TAG, VLAN_TAG};
 use super::compile::{Context, compile, padded};
-use super::enforcement::{Enforcement, RelatedIcmp, Revoked};
-use super::groups::{EndpointId, GroupSet, GroupSetId};
+use super::enforcement::{Enforcement, RelatedIcmp, Revoked, SnatJudges};
+use super::groups::{EndpointId, GroupSet, GroupSetId, RuleName};
+use super::leaving::{self, NodePlan};
 use super::observed::{CloudFacts, LinkFacts, NetworkInterface, Observed};
-use super::wiring::{Alias, branch_interface};
+use super::settings::Snat;
+use super::wiring::{Alias, STRICT_PREFIX, branch_interface};
 
 /// What the node should enforce.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +29,10 @@ pub struct Desired {
     pub peers: BTreeMap<Addr, GroupSetId>,
     /// Endpoints whose interfaces stand.
     pub endpoints: BTreeMap<EndpointId, EndpointPlan>,
+    /// The node's own way out, as long as it is known.
+    pub node: Option<NodePlan>,
+    /// Whether what standard-mode pods send out of the VPC leaves under the node's address.
+    pub translates: bool,
     /// What could not be had, and why: an object's name and a sentence. The old state of it is kept.
     pub refused: Vec<Refusal>,
     /// Group sets and endpoints that are wanted but not computable now: what is installed for them stays.
@@ -60,7 +67,7 @@ pub struct Policy {
     pub digest: u64,
     /// The trie: (prefix length, selector) -> rules, inheritance already applied.
     pub trie: BTreeMap<(u32, Selector), Answer>,
-    /// The rules behind the bits.
+    /// The rules behind the bits, by their whole names: the kernel's map has room for 32 bytes of each.
     pub names: BTreeMap<RuleKey, RuleName>,
 }
 
@@ -85,7 +92,8 @@ impl Desired {
         let (Some(cloud), Some(links), true) = (&observed.cloud, &observed.links, observed.cluster.is_some()) else {
             return Self { keep: Keep { everything: true, ..Keep::default() }, ..Self::default() };
         };
-        let mut desired = Self { peers: peers(cloud), ..Self::default() };
+        let translates = observed.settings.snat != Snat::External;
+        let mut desired = Self { peers: peers(cloud), translates, ..Self::default() };
         for (link, alias) in links.iter().filter_map(|link| Some((link, Alias::parse(link.alias.as_deref()?)?))) {
             match endpoint(link, &alias, cloud, links) {
                 Ok((id, plan)) => drop(desired.endpoints.insert(id, plan)),
@@ -95,6 +103,7 @@ impl Desired {
                 }
             }
         }
+        desired.node = leaving::plan(cloud, links, &observed.settings, judges(&observed.enforcement));
         desired.compile_policies(cloud);
         desired.revise(&observed.enforcement);
         desired
@@ -104,6 +113,9 @@ impl Desired {
     /// refused, what is installed is not known here: revision 0 has flows judged again by it, once.
     fn revise(&mut self, enforcement: &Enforcement) {
         let members = (enforcement.revoked == Revoked::IsCut).then(|| hash_of_members(&self.peers));
+        if let Some(node) = &mut self.node {
+            leaving::revise(node, &self.policies.iter().map(|(id, policy)| (*id, policy.digest)).collect());
+        }
         for plan in self.endpoints.values_mut() {
             let digest = self.policies.get(&GroupSetId(plan.endpoint.group_set)).map(|policy| policy.digest);
             plan.endpoint.revision = match (digest, members) {
@@ -111,7 +123,8 @@ impl Desired {
                 (Some(digest), None) => digest,
                 (Some(digest), Some(members)) => digest ^ members,
             };
-            plan.endpoint.settings = bits(enforcement);
+            let translated = self.translates && !plan.host_interface.starts_with(STRICT_PREFIX);
+            plan.endpoint.settings = bits(enforcement) | if translated { settings::SNAT } else { 0 };
         }
     }
 
@@ -119,7 +132,8 @@ impl Desired {
     fn compile_policies(&mut self, cloud: &CloudFacts) {
         let group_sets: BTreeSet<GroupSet> = cloud.interfaces.values().map(|eni| eni.groups.clone()).collect();
         let context = Context { groups: &cloud.groups, prefix_lists: &cloud.prefix_lists, group_sets: &group_sets };
-        let used: BTreeSet<u64> = self.endpoints.values().map(|plan| plan.endpoint.group_set).collect();
+        let pods = self.endpoints.values().map(|plan| plan.endpoint.group_set);
+        let used: BTreeSet<u64> = pods.chain(leaving::group_sets(self.node.as_ref())).collect();
         for set in group_sets.iter().filter(|set| used.contains(&set.id().0)) {
             match compile(set, &context) {
                 Ok(policy) => drop(self.policies.insert(set.id(), policy)),
@@ -139,6 +153,14 @@ fn peers(cloud: &CloudFacts) -> BTreeMap<Addr, GroupSetId> {
         eni.addresses.iter().map(move |addr| (mapped(*addr), set)).collect::<Vec<_>>()
     };
     cloud.interfaces.values().filter(|eni| !eni.groups.0.is_empty()).flat_map(of).collect()
+}
+
+fn judges(enforcement: &Enforcement) -> SnatPolicy {
+    match enforcement.snat_policy {
+        SnatJudges::Node => SnatPolicy::Node,
+        SnatJudges::Pod => SnatPolicy::Pod,
+        SnatJudges::Both => SnatPolicy::Both,
+    }
 }
 
 /// First 64 bits of SHA-256 over who is a member of what.
@@ -210,12 +232,12 @@ fn name(eni: &NetworkInterface, alias: &Alias) -> EndpointName {
     EndpointName { interface_id: padded(&eni.id), namespace: padded(namespace), pod: padded(pod), uid: padded(uid) }
 }
 
-fn timeouts(eni: &NetworkInterface) -> Timeouts {
+pub(super) fn timeouts(eni: &NetworkInterface) -> Timeouts {
     let given = eni.timeouts;
     Timeouts { tcp_established_s: given.tcp_established_s, udp_s: given.udp_s, udp_stream_s: given.udp_stream_s }
 }
 
-fn first(addresses: &[IpAddr], of_family: impl Fn(&IpAddr) -> bool) -> Addr {
+pub(super) fn first(addresses: &[IpAddr], of_family: impl Fn(&IpAddr) -> bool) -> Addr {
     addresses.iter().copied().find(of_family).map_or(UNSPECIFIED, mapped)
 }
 
@@ -235,6 +257,6 @@ fn v4(net: &IpNet) -> Option<Ipv4Net> {
 }
 
 /// The n-th address of a network: EC2 reserves base + 1 for the router, VPC base + 2 for DNS.
-fn offset(net: &Ipv4Net, n: u32) -> Addr {
+pub(super) fn offset(net: &Ipv4Net, n: u32) -> Addr {
     v4_mapped((u32::from(net.network()) + n).to_be_bytes())
 }

@@ -7,6 +7,20 @@ pub struct Enforcement {
     pub related_icmp: RelatedIcmp,
     /// `--cut-on-revoke`
     pub revoked: Revoked,
+    /// `--snat-policy`
+    pub snat_policy: SnatJudges,
+}
+
+/// Whose groups judge what a pod sends out of the VPC under the node's address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum SnatJudges {
+    /// The primary interface's, as on AWS.
+    #[default]
+    Node,
+    /// The pod's.
+    Pod,
+    /// Both.
+    Both,
 }
 
 /// What lets an ICMP error about a tracked flow pass.

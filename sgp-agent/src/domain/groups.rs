@@ -46,6 +46,15 @@ pub struct Rule {
     pub remote: Remote,
 }
 
+/// A rule by the ids that EC2 gives. Their order, of text, is the order in which rules are named.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RuleName {
+    /// `sg-…`
+    pub group_id: String,
+    /// `sgr-…`
+    pub rule_id: String,
+}
+
 /// What a rule allows. Ports are destination ports in both directions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Service {
@@ -94,14 +103,10 @@ impl Service {
     /// # Errors
     /// A sentence that names the value.
     pub fn of(protocol: &str, from: Option<i32>, to: Option<i32>) -> Result<Self, String> {
-        let protocol = match protocol.to_ascii_lowercase().as_str() {
-            "-1" => return Ok(Self::All),
-            "tcp" => TCP,
-            "udp" => UDP,
-            "icmp" => ICMP,
-            "icmpv6" => ICMPV6,
-            number => number.parse().map_err(|_| format!("{number:?} is no protocol"))?,
-        };
+        if protocol == "-1" {
+            return Ok(Self::All);
+        }
+        let protocol = self::protocol(protocol)?;
         let (from, to) = (from.unwrap_or(-1), to.unwrap_or(-1));
         Ok(match protocol {
             TCP | UDP if from == -1 => Self::Ports { protocol, from: 0, to: u16::MAX },
@@ -111,6 +116,20 @@ impl Service {
             _ => Self::Protocol(protocol),
         })
     }
+}
+
+/// An IP protocol by EC2's name or by its number.
+///
+/// # Errors
+/// A sentence that names the text.
+pub fn protocol(text: &str) -> Result<u8, String> {
+    Ok(match text.to_ascii_lowercase().as_str() {
+        "tcp" => TCP,
+        "udp" => UDP,
+        "icmp" => ICMP,
+        "icmpv6" => ICMPV6,
+        number => number.parse().map_err(|_| format!("{text:?} is no protocol"))?,
+    })
 }
 
 fn port(number: i32) -> Result<u16, String> {
@@ -156,6 +175,51 @@ impl EndpointId {
 pub(super) fn derived(text: &str) -> u64 {
     let hash = Sha256::digest(text.as_bytes());
     u64::from_be_bytes(std::array::from_fn(|i| hash[i]))
+}
+
+/// What people call an IP protocol: EC2's name for it, or its number.
+pub fn protocol_name(protocol: u8) -> String {
+    match protocol {
+        TCP => "tcp".to_owned(),
+        UDP => "udp".to_owned(),
+        ICMP => "icmp".to_owned(),
+        ICMPV6 => "icmpv6".to_owned(),
+        number => number.to_string(),
+    }
+}
+
+impl fmt::Display for RuleName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.group_id, self.rule_id)
+    }
+}
+
+impl fmt::Display for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::All => f.write_str("all"),
+            Self::Protocol(protocol) => f.write_str(&protocol_name(protocol)),
+            Self::Ports { protocol, from, to } if from == to => write!(f, "{} {from}", protocol_name(protocol)),
+            Self::Ports { protocol, from, to } => write!(f, "{} {from}-{to}", protocol_name(protocol)),
+            Self::Icmp { protocol, icmp_type: None, .. } => f.write_str(&protocol_name(protocol)),
+            Self::Icmp { protocol, icmp_type: Some(kind), code: None } => {
+                write!(f, "{} {kind}", protocol_name(protocol))
+            }
+            Self::Icmp { protocol, icmp_type: Some(kind), code: Some(code) } => {
+                write!(f, "{} {kind}/{code}", protocol_name(protocol))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cidr(net) => net.fmt(f),
+            Self::PrefixList(id) | Self::Group(id) => f.write_str(id),
+            Self::Stale(id) => write!(f, "{id} (stale)"),
+        }
+    }
 }
 
 impl fmt::Display for GroupSet {

@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sgp_common::Addr;
 use sgp_common::endpoint::{Endpoint, EndpointName, Interface};
+use sgp_common::snat::Node;
 
 use super::groups::{EndpointId, GroupSetId};
+use super::leaving::Excluded;
 
 /// What was found under the pins.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,6 +24,10 @@ pub struct Installed {
     pub interfaces: BTreeMap<u32, Interface>,
     /// `LOCAL`.
     pub local: BTreeMap<Addr, EndpointId>,
+    /// `NODE`, once it was told.
+    pub node: Option<Node>,
+    /// `SNAT_EXCLUDED`.
+    pub excluded: BTreeSet<Excluded>,
     /// Live links.
     pub links: BTreeSet<Link>,
 }

@@ -8,6 +8,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::enforcement::Enforcement;
 use super::groups::{GroupSet, SecurityGroup};
+use super::settings::Settings;
 
 /// Everything known at one moment.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +21,8 @@ pub struct Observed {
     pub links: Option<Vec<LinkFacts>>,
     /// From the operator.
     pub enforcement: Enforcement,
+    /// From the operator, by AWS's environment variables.
+    pub settings: Settings,
 }
 
 /// What Kubernetes says.

@@ -9,6 +9,7 @@ use sgp_common::pins::program;
 use super::desired::{Desired, EndpointPlan, Policy};
 use super::groups::{EndpointId, GroupSetId};
 use super::installed::{Installed, Link};
+use super::leaving::NodePlan;
 
 /// One change of the kernel's state. Steps are idempotent, and safe to stop after.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub enum Step {
     PutPeer(Addr, GroupSetId),
     /// Write an endpoint, its names and its local addresses.
     PutEndpoint(EndpointId, Box<EndpointPlan>),
+    /// Write what is known of the primary interface, and what is not translated.
+    PutNode(Box<NodePlan>),
     /// Say that an interface is a side of an endpoint.
     PutInterface(u32, Interface),
     /// Attach a program and pin the link.
@@ -41,9 +44,10 @@ pub enum Step {
 /// 1. peers that left: the one case in which being late allows too much, since their address may be a stranger's;
 /// 2. policies, then peers: a peer is never published before the policies that know its group set, and one that
 ///    changes it is written over, so that it is a member of the old or of the new one and never of none;
-/// 3. programs, then endpoints, then interfaces: a program on an interface of no endpoint drops
+/// 3. the node's own way out, before endpoints that take it: until then what they send out of the VPC drops;
+/// 4. programs, then endpoints, then interfaces: a program on an interface of no endpoint drops
 ///    (`UnknownEndpoint`), an endpoint without policy drops (`NoPolicy`);
-/// 4. removals, in reverse. A program is only taken off an interface that is gone, or that belongs to no pod
+/// 5. removals, in reverse. A program is only taken off an interface that is gone, or that belongs to no pod
 ///    any more.
 pub fn plan(desired: &Desired, installed: &Installed) -> Vec<Step> {
     let mut steps = Vec::new();
@@ -52,6 +56,7 @@ pub fn plan(desired: &Desired, installed: &Installed) -> Vec<Step> {
     }
     put_policies(desired, installed, &mut steps);
     put_peers(desired, installed, &mut steps);
+    put_node(desired, installed, &mut steps);
     put_endpoints(desired, installed, &mut steps);
     if !desired.keep.everything {
         remove_endpoints(desired, installed, &mut steps);
@@ -75,6 +80,21 @@ fn put_peers(desired: &Desired, installed: &Installed, steps: &mut Vec<Step>) {
     steps.extend(changed.map(|(addr, set)| Step::PutPeer(*addr, *set)));
 }
 
+fn put_node(desired: &Desired, installed: &Installed, steps: &mut Vec<Step>) {
+    let Some(plan) = &desired.node else { return };
+    steps.extend(Some(primary_link(plan)).filter(|link| !installed.links.contains(link)).map(Step::Attach));
+    let same = installed.node == Some(plan.node)
+        && installed.excluded == plan.excluded
+        && installed.endpoints.get(&plan.id) == Some(&plan.endpoint);
+    if !same {
+        steps.push(Step::PutNode(Box::new(plan.clone())));
+    }
+}
+
+fn primary_link(plan: &NodePlan) -> Link {
+    Link { interface: plan.interface.clone(), ifindex: plan.node.ifindex, program: program::FROM_PRIMARY }
+}
+
 fn put_endpoints(desired: &Desired, installed: &Installed, steps: &mut Vec<Step>) {
     for (id, plan) in &desired.endpoints {
         let missing = links_of(plan).into_iter().filter(|link| !installed.links.contains(link));
@@ -95,13 +115,16 @@ fn local_is_right(id: EndpointId, plan: &EndpointPlan, installed: &Installed) ->
 }
 
 fn remove_endpoints(desired: &Desired, installed: &Installed, steps: &mut Vec<Step>) {
-    let links: BTreeSet<Link> = desired.endpoints.values().flat_map(links_of).collect();
+    let primary = desired.node.iter().map(primary_link);
+    let links: BTreeSet<Link> = desired.endpoints.values().flat_map(links_of).chain(primary).collect();
     let named: BTreeSet<(&str, &str)> = links.iter().map(|link| (link.interface.as_str(), link.program)).collect();
     let wanted: BTreeMap<u32, Interface> =
         desired.endpoints.iter().flat_map(|(id, plan)| interfaces_of(*id, plan)).collect();
+    // Replies to what is still translated come by it, whatever is known of it now.
+    let leads_out = |index: &u32| installed.node.is_some_and(|node| node.ifindex == *index && desired.node.is_none());
     let kept = |index: &u32| {
         let owner = installed.interfaces.get(index).map(|interface| EndpointId(interface.endpoint));
-        owner.is_some_and(|id| desired.keep.endpoints.contains(&id))
+        leads_out(index) || owner.is_some_and(|id| desired.keep.endpoints.contains(&id))
     };
     // A link of the same name was replaced by Attach; its old pin is gone with that.
     let stale = installed.links.iter().filter(|link| !named.contains(&(link.interface.as_str(), link.program)));
@@ -110,7 +133,9 @@ fn remove_endpoints(desired: &Desired, installed: &Installed, steps: &mut Vec<St
     steps.extend(stale.map(|index| Step::RemoveInterface(*index)));
     let known: BTreeSet<EndpointId> =
         installed.endpoints.keys().chain(installed.names.keys()).chain(installed.local.values()).copied().collect();
-    let stale = known.difference(&desired.keep.endpoints).filter(|id| !desired.endpoints.contains_key(id));
+    let node = desired.node.as_ref().map(|plan| plan.id).or(installed.node.map(|node| EndpointId(node.endpoint)));
+    let wanted = |id: &EndpointId| desired.endpoints.contains_key(id) || node == Some(*id);
+    let stale = known.difference(&desired.keep.endpoints).filter(|id| !wanted(id));
     steps.extend(stale.map(|id| Step::RemoveEndpoint(*id)));
 }
 
@@ -118,6 +143,10 @@ fn remove_policies(desired: &Desired, installed: &Installed, steps: &mut Vec<Ste
     let endpoints = desired.keep.endpoints.iter().filter_map(|id| installed.endpoints.get(id));
     let mut kept: BTreeSet<GroupSetId> = endpoints.map(|endpoint| GroupSetId(endpoint.group_set)).collect();
     kept.extend(&desired.keep.policies);
+    if let (None, Some(node)) = (&desired.node, &installed.node) {
+        let endpoint = installed.endpoints.get(&EndpointId(node.endpoint));
+        kept.extend(endpoint.map(|endpoint| GroupSetId(endpoint.group_set)));
+    }
     let stale = installed.policies.keys().filter(|id| !desired.policies.contains_key(id) && !kept.contains(id));
     steps.extend(stale.map(|id| Step::RemovePolicy(*id)));
 }

@@ -9,6 +9,8 @@ use std::net::Ipv6Addr;
 use sgp_common::policy::{Axis, HEAD_BITS, RuleSet, Selector};
 use sgp_common::{Direction, Family};
 
+use super::groups::protocol_name;
+
 /// One key of a trie: prefix length, selector, rules.
 pub type Key = (u32, Selector, RuleSet);
 
@@ -85,13 +87,7 @@ fn remote(key: &Key) -> String {
 
 fn service(key: &Key) -> String {
     let (data, bits) = (key.1.data, data_bits(key));
-    let name = match data[0] {
-        1 => "icmp".to_owned(),
-        6 => "tcp".to_owned(),
-        17 => "udp".to_owned(),
-        58 => "icmpv6".to_owned(),
-        other => other.to_string(),
-    };
+    let name = protocol_name(data[0]);
     match (bits, data[0]) {
         (0, _) => "all".to_owned(),
         (8, _) => name,

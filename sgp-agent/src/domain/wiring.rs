@@ -1,24 +1,193 @@
-//! Names and numbers of a pod's wiring: those of the VPC CNI (facts 3.1), so that both can read each other's.
+//! Names, numbers, routes and rules of a pod's wiring: those of the VPC CNI (facts 3.1-3.5), so that each can
+//! read and take away the other's.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use serde::{Deserialize, Serialize};
+use sgp_common::addr::Family;
 use sha1::{Digest, Sha1};
 
-/// Rule priority: everything to the pod's address is looked up in `main`.
+/// Rule priority: what comes by a strict pod's host veth or branch is looked up in the branch's own table.
+pub const STRICT_PRIORITY: u32 = 10;
+/// Rule priority of the table `local` on a node with strict pods: behind theirs.
+pub const LOCAL_PRIORITY: u32 = 20;
+/// Rule priority: everything to a standard pod's address is looked up in `main`.
 pub const TO_POD_PRIORITY: u32 = 512;
-/// Rule priority: everything from the pod's address is looked up in the branch's own table.
+/// Rule priority: packets with the mark are looked up in `main`.
+pub const MARK_PRIORITY: u32 = 1024;
+/// Rule priority: everything to an external service is looked up in `main`.
+pub const EXTERNAL_PRIORITY: u32 = 1535;
+/// Rule priority: everything from a standard pod's address is looked up in the branch's own table.
 pub const FROM_POD_PRIORITY: u32 = 1536;
-/// Rule priority: what comes from the pod's address and found no way in the branch's table, because the branch
-/// is down, goes nowhere. Without it `main` would send it out by the node's own interface, where nobody judges.
+/// Rule priority: what comes from a standard pod's address and found no way in the branch's table, because the
+/// branch is down, goes nowhere. Without it `main` would send it out by the node's own interface, where nobody
+/// judges. Ours: the VPC CNI has none.
 pub const CLOSED_PRIORITY: u32 = 1537;
+/// Metric of the route that does the same in a strict pod's table. A route and not a rule, since it must leave
+/// link-local IPv6 alone: by that the node learns where the pod is, and routes that are on another interface
+/// do not apply to it.
+pub const CLOSED_METRIC: u32 = u32::MAX;
 /// The branch's table is its VLAN id and this.
 pub const TABLE_BASE: u32 = 100;
+/// The routing table `main` (`linux/rtnetlink.h`).
+pub const MAIN: u32 = 254;
+/// The routing table `local`.
+pub const LOCAL: u32 = 255;
+/// How a strict pod's host veth begins.
+pub const STRICT_PREFIX: &str = "vlan";
 /// The pod's router: an address of nobody, with a static neighbour entry.
 pub const POD_ROUTER_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 /// Likewise for IPv6.
 pub const POD_ROUTER_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 /// The VPC's router for IPv6, in every subnet.
 pub const VPC_ROUTER_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0xec2, 0, 0, 0, 0, 0, 1);
+
+/// Which ways a pod's packets take (AWS's `POD_SECURITY_GROUP_ENFORCING_MODE`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// All of them by the branch, even to the pod's own node.
+    Strict,
+    /// What is on the node stays on the node.
+    Standard,
+}
+
+impl Mode {
+    /// As AWS writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Strict => "strict",
+            Self::Standard => "standard",
+        }
+    }
+}
+
+/// A routing rule.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rule {
+    /// Rules of the one family never see packets of the other.
+    #[serde(with = "FamilyName")]
+    pub family: Family,
+    /// Lower ones are asked first.
+    pub priority: u32,
+    /// The packets it applies to.
+    pub packets: Packets,
+    /// The table that is asked; `None` leads nowhere: the packet is unreachable.
+    pub table: Option<u32>,
+}
+
+/// How a family is written down.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Family")]
+enum FamilyName {
+    V4,
+    V6,
+}
+
+/// The packets a rule applies to.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Packets {
+    /// Each one.
+    All,
+    /// From this address.
+    From(IpAddr),
+    /// ICMPv6 from this address.
+    Icmpv6From(Ipv6Addr),
+    /// To these addresses.
+    To(IpNet),
+    /// Those that came by this interface.
+    CameBy(String),
+    /// Those with all of these bits of the mark set.
+    Marked(u32),
+}
+
+/// A route of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Destination.
+    pub to: IpNet,
+    /// Its way.
+    pub way: Way,
+    /// Table.
+    pub table: u32,
+}
+
+/// Where a route leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// To the pod, by its host veth.
+    Pod,
+    /// Onto the branch.
+    Branch,
+    /// To the router behind the branch.
+    Router(IpAddr),
+    /// Nowhere, if no other route to the same destination is left.
+    Closed,
+}
+
+/// A pod of one address, as it is wired to its branch.
+#[derive(Clone, Copy, Debug)]
+pub struct Wired<'a> {
+    /// The layout.
+    pub mode: Mode,
+    /// Name of the host veth.
+    pub host: &'a str,
+    /// The branch.
+    pub vlan_id: u16,
+    /// The pod's address.
+    pub address: IpAddr,
+    /// The router of the branch's subnet.
+    pub router: IpAddr,
+}
+
+impl Wired<'_> {
+    /// Its rules, in the order in which they are made: first what closes.
+    pub fn rules(&self) -> Vec<Rule> {
+        let own = Some(table(self.vlan_id));
+        let rule = |priority, packets, table| Rule { family: family_of(self.address), priority, packets, table };
+        match self.mode {
+            Mode::Strict => vec![
+                rule(STRICT_PRIORITY, Packets::CameBy(self.host.to_owned()), own),
+                rule(STRICT_PRIORITY, Packets::CameBy(branch_interface(self.vlan_id)), own),
+            ],
+            Mode::Standard => vec![
+                rule(CLOSED_PRIORITY, Packets::From(self.address), None),
+                rule(TO_POD_PRIORITY, Packets::To(self.address.into()), Some(MAIN)),
+                rule(FROM_POD_PRIORITY, Packets::From(self.address), own),
+            ],
+        }
+    }
+
+    /// The route that must stand before the pod can send, whatever becomes of its branch.
+    pub fn closing_route(&self) -> Option<Route> {
+        let route = Route { to: everywhere(self.address), way: Way::Closed, table: table(self.vlan_id) };
+        (self.mode == Mode::Strict).then_some(route)
+    }
+
+    /// The routes by its interfaces, which must be up; each rests on those before it.
+    pub fn routes(&self) -> Vec<Route> {
+        let own = table(self.vlan_id);
+        let to_pod = if self.mode == Mode::Strict { own } else { MAIN };
+        vec![
+            Route { to: self.router.into(), way: Way::Branch, table: own },
+            Route { to: everywhere(self.address), way: Way::Router(self.router), table: own },
+            Route { to: self.address.into(), way: Way::Pod, table: to_pod },
+        ]
+    }
+}
+
+/// The family of an address.
+pub fn family_of(address: IpAddr) -> Family {
+    if address.is_ipv4() { Family::V4 } else { Family::V6 }
+}
+
+/// All addresses of the family of `address`.
+pub fn everywhere(address: IpAddr) -> IpNet {
+    if address.is_ipv4() { Ipv4Net::default().into() } else { Ipv6Net::default().into() }
+}
 
 /// The first 11 hex digits of SHA-1 over `<namespace>.<pod>`.
 pub fn pod_hash(namespace: &str, pod: &str) -> String {
@@ -27,8 +196,9 @@ pub fn pod_hash(namespace: &str, pod: &str) -> String {
     hex[..11].to_owned()
 }
 
-/// Name of a pod's host veth.
-pub fn host_interface(prefix: &str, namespace: &str, pod: &str) -> String {
+/// Name of a pod's host veth; `prefix` is that of standard mode.
+pub fn host_interface(mode: Mode, prefix: &str, namespace: &str, pod: &str) -> String {
+    let prefix = if mode == Mode::Strict { STRICT_PREFIX } else { prefix };
     format!("{prefix}{}", pod_hash(namespace, pod))
 }
 
@@ -93,7 +263,11 @@ mod tests {
     fn names_are_those_of_the_vpc_cni() {
         assert_eq!(pod_hash("kube-system", "coredns-57ff979f67-qqbdh"), "b5faff8a083");
         assert_eq!(pod_hash("kube-system", "coredns-57ff979f67-8ns9b"), "9571956a6cc");
-        assert_eq!(host_interface("eni", "default", "sample-pod"), "enicc21c2d7785");
+        let named = |mode| host_interface(mode, "eni", "default", "sample-pod");
+        assert_eq!(
+            (named(Mode::Standard).as_str(), named(Mode::Strict).as_str()),
+            ("enicc21c2d7785", "vlancc21c2d7785")
+        );
         assert_eq!((branch_interface(3).as_str(), table(120)), ("vlan.eth.3", 220));
     }
 
@@ -103,5 +277,18 @@ mod tests {
         assert_eq!(Alias::parse(&alias.write()), Some(alias));
         assert_eq!(Alias::parse("uplink to rack 4"), None);
         assert_eq!(Alias::parse("sgp eni=eni-1 uid=u mac=zz"), None);
+    }
+
+    #[test]
+    fn the_way_from_a_pod_is_closed_before_anything_of_it_is_open() {
+        for address in ["10.0.1.10", "2001:db8::10"] {
+            let address: IpAddr = address.parse().expect("an address");
+            let wired = |mode| Wired { mode, host: "h", vlan_id: 1, address, router: address };
+            assert_eq!(wired(Mode::Standard).rules()[0].table, None, "the first rule of a standard pod");
+            assert_eq!(
+                wired(Mode::Strict).closing_route().map(|route| (route.way, route.table)),
+                Some((Way::Closed, 101))
+            );
+        }
     }
 }

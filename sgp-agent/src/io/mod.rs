@@ -4,4 +4,5 @@ pub mod ec2;
 pub mod kernel;
 pub mod kubernetes;
 pub mod netlink;
+pub mod seclusion;
 pub mod telemetry;

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use aya::maps::{Map, MapData, PerCpuArray, PerCpuValues, RingBuf};
-use aya::programs::{SchedClassifier, TestRun};
-use aya::{TestRunOptions, util::nr_cpus};
+use aya::maps::{HashMap, Map, MapData, PerCpuArray, PerCpuValues, RingBuf};
+use aya::programs::SchedClassifier;
+use aya::util::nr_cpus;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
@@ -20,11 +20,15 @@ use sgp_agent::domain::desired::Desired;
 use sgp_agent::domain::groups::{EndpointId, GroupSet};
 use sgp_agent::domain::observed::{CloudFacts, ClusterFacts, LinkFacts, NetworkInterface, Observed};
 use sgp_agent::domain::plan::{Step, plan};
+use sgp_agent::domain::settings::{Settings, Snat};
 use sgp_agent::domain::wiring::Alias;
 use sgp_agent::io::kernel::maps::{Maps, PinDirs};
-use sgp_agent::io::kernel::{Bpf, Kernel};
+pub(crate) use sgp_agent::io::kernel::trial::At;
+use sgp_agent::io::kernel::{Bpf, Kernel, trial};
 use sgp_common::event::{Event, Sampler};
+use sgp_common::flow::{Flow, FlowKey, FlowState};
 use sgp_common::pins::{map, program};
+use sgp_common::snat::{SnatEntry, SnatKey};
 
 /// One node at a time: each holds some 60 MB of maps.
 static ONE: Mutex<()> = Mutex::new(());
@@ -53,16 +57,6 @@ pub(crate) struct Pod {
     /// Interface index of its branch.
     pub(crate) branch: u32,
     vlan_id: u16,
-}
-
-/// Where a packet is seen.
-#[derive(Clone, Copy)]
-pub(crate) struct At {
-    pub(crate) program: &'static str,
-    pub(crate) ifindex: u32,
-    /// Interface it came by; 0 for packets of the node itself.
-    pub(crate) ingress: u32,
-    pub(crate) mark: u32,
 }
 
 /// What became of a packet.
@@ -136,6 +130,7 @@ impl Node {
             cluster: Some(ClusterFacts::default()),
             cloud: Some(cloud),
             links: Some(links),
+            settings: Settings { snat: Snat::External, ..Settings::default() },
             ..Observed::default()
         }
     }
@@ -177,6 +172,57 @@ impl Node {
         judged(program, at, frame)
     }
 
+    /// Runs a packet that is written to: what tc is told, and what the packet is then.
+    pub(crate) fn rewritten(&self, at: At, frame: &[u8]) -> (trial::Ran, Vec<u8>) {
+        let (_, program) = self.programs.iter().find(|(name, _)| *name == at.program).expect("a program");
+        trial::run_and_read(program, at, frame).expect("BPF_PROG_TEST_RUN")
+    }
+
+    /// A link beside those of pods; its index.
+    pub(crate) fn link(&self, name: &str) -> u32 {
+        link(name)
+    }
+
+    /// What is observed of a link.
+    pub(crate) fn described_link(&self, name: &str, index: u32, mac: [u8; 6]) -> LinkFacts {
+        LinkFacts { name: name.into(), index, mac, alias: None }
+    }
+
+    /// Another flow to the same service takes a port.
+    pub(crate) fn take_port(&mut self, like: &SnatKey, nat_port: u16) {
+        let entry = SnatEntry { endpoint: 1, local_addr: [1; 16], local_port: nat_port, reserved: [0; 6] };
+        let mut snat: HashMap<_, SnatKey, SnatEntry> = self.map(map::SNAT);
+        // What is taken already stays taken.
+        drop(snat.insert(SnatKey { nat_port, ..*like }, entry, 1));
+    }
+
+    /// Time goes by for flows that are closed; others stand.
+    pub(crate) fn forget_flows_that_are_closed(&mut self) {
+        self.each_flow(|flow| {
+            if flow.state == FlowState::Closed { Some(Flow { last_seen_ns: 0, ..flow }) } else { Some(flow) }
+        });
+    }
+
+    /// Flows are lost, as to a full table's owner that removed them by hand.
+    pub(crate) fn lose_flows(&mut self) {
+        self.each_flow(|_| None);
+    }
+
+    fn each_flow(&mut self, change: impl Fn(Flow) -> Option<Flow>) {
+        let mut flows: HashMap<_, FlowKey, Flow> = self.map(map::FLOWS);
+        for (key, flow) in flows.iter().flatten().collect::<Vec<_>>() {
+            match change(flow) {
+                Some(flow) => flows.insert(key, flow, 0).expect("FLOWS"),
+                None => flows.remove(&key).expect("FLOWS"),
+            }
+        }
+    }
+
+    fn map<K: aya::Pod, V: aya::Pod>(&self, name: &str) -> HashMap<MapData, K, V> {
+        let data = MapData::from_pin(PinDirs::new(&self.dir).map(name)).expect("a pin");
+        Map::from_map_data(data).expect("a map").try_into().expect("a hash map")
+    }
+
     /// Opens a program once more, to run packets from another thread.
     pub(crate) fn program(&self, name: &str) -> SchedClassifier {
         SchedClassifier::from_pin(PinDirs::new(&self.dir).program(name)).expect("a pinned program")
@@ -196,34 +242,18 @@ impl Drop for Node {
 
 /// Whether a packet passed a program, and the mark it came out with.
 pub(crate) fn judged(program: &SchedClassifier, at: At, frame: &[u8]) -> (bool, u32) {
-    // `struct __sk_buff` of linux/bpf.h: `mark` stands at 8, `ingress_ifindex` at 36, `ifindex` at 40.
-    let mut context = [0_u8; 192];
-    for (offset, value) in [(8, at.mark), (36, at.ingress), (40, at.ifindex)] {
-        context[offset..offset + 4].copy_from_slice(&value.to_ne_bytes());
-    }
-    let mut after = [0_u8; 192];
-    let options = TestRunOptions {
-        data_in: Some(frame),
-        ctx_in: Some(&context),
-        ctx_out: Some(&mut after),
-        ..TestRunOptions::default()
-    };
-    let result = program.test_run(options).expect("BPF_PROG_TEST_RUN");
-    let mark = u32::from_ne_bytes([after[8], after[9], after[10], after[11]]);
-    match result.return_value {
-        2 => (false, mark),
-        u32::MAX => (true, mark),
-        other => panic!("tc would not know what to do with {other}"),
-    }
+    let ran = trial::run(program, at, frame).expect("BPF_PROG_TEST_RUN");
+    (ran.passed, ran.mark)
+}
+
+fn link(name: &str) -> u32 {
+    let made = Command::new("ip").args(["link", "add", name, "type", "veth"]).status().expect("ip runs");
+    assert!(made.success(), "ip link add {name}");
+    nix::net::if_::if_nametoindex(name).expect("the link is there")
 }
 
 /// Makes the interfaces of a pod. A veth stands in for the VLAN interface: tc sees the same frames on both.
 fn wire(number: u16) -> Pod {
-    let link = |name: &str| {
-        let made = Command::new("ip").args(["link", "add", name, "type", "veth"]).status().expect("ip runs");
-        assert!(made.success(), "ip link add {name}");
-        nix::net::if_::if_nametoindex(name).expect("the link is there")
-    };
     let last = number as u8;
     Pod {
         interface_id: format!("eni-pod{number}"),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::demo::hands::until;
-use crate::place::{Place, SERVICES};
+use crate::place::{Family, Place};
 use crate::process::{daemon, finish, within};
 use crate::tools::Tools;
 
@@ -40,7 +40,8 @@ fn credentials(place: &Place) -> Result<()> {
     openssl("req -x509 -key ca.key -out ca.crt -subj /CN=sgp-dev -days 30")?;
     openssl("ecparam -name prime256v1 -genkey -noout -out server.key")?;
     openssl("req -new -key server.key -out server.csr -subj /CN=kube-apiserver")?;
-    let names = format!("subjectAltName=IP:{},IP:172.20.0.1,DNS:kubernetes.default.svc", place.control_plane());
+    let names =
+        format!("subjectAltName=IP:{},IP:{},DNS:kubernetes.default.svc", place.control_plane(), place.api_service());
     fs::write(dir.join("server.ext"), names).context("writing the server's names")?;
     openssl(
         "x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 30 -out server.crt -extfile server.ext",
@@ -81,18 +82,22 @@ fn etcd(place: &Place) -> Vec<String> {
 }
 
 fn apiserver(place: &Place) -> Vec<String> {
-    let address = place.control_plane();
+    // In an IPv6 cluster Services lead to the API server by IPv6, and people by IPv4.
+    let (bind, advertised) = match place.family {
+        Family::V4 => (place.control_plane(), place.control_plane()),
+        Family::V6 => ("::".to_owned(), place.address_v6(250, 10)),
+    };
     vec![
         "--etcd-servers=http://127.0.0.1:2379".to_owned(),
         "--secure-port=6443".to_owned(),
-        format!("--bind-address={address}"),
-        format!("--advertise-address={address}"),
+        format!("--bind-address={bind}"),
+        format!("--advertise-address={advertised}"),
         format!("--tls-cert-file={}", path(place, "server.crt")),
         format!("--tls-private-key-file={}", path(place, "server.key")),
         format!("--client-ca-file={}", path(place, "ca.crt")),
         format!("--token-auth-file={}", path(place, "tokens.csv")),
         "--authorization-mode=RBAC".to_owned(),
-        format!("--service-cluster-ip-range={SERVICES}"),
+        format!("--service-cluster-ip-range={}", place.services()),
         "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
         format!("--service-account-key-file={}", path(place, "sa.key")),
         format!("--service-account-signing-key-file={}", path(place, "sa.key")),

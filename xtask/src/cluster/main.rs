@@ -19,7 +19,7 @@ use nix::sys::signal::{SigSet, Signal};
 use demo::hands::Hands;
 use demo::narrator::Narrator;
 use demo::tutorial::{Node, World};
-use place::Place;
+use place::{Family, Mode, Place, Shape};
 use tools::Tools;
 
 /// A local cluster for sgp: real Kubernetes, an EC2 emulator, and a VPC made of network namespaces
@@ -65,13 +65,21 @@ struct Name {
 #[derive(Subcommand)]
 enum Dev {
     /// Start a cluster; prints KUBECONFIG and the AWS environment
-    #[command(after_help = "Examples:\n  cargo xtask dev up\n  cargo xtask dev up --cluster two --nodes 3")]
+    #[command(
+        after_help = "Examples:\n  cargo xtask dev up\n  cargo xtask dev up --cluster two --nodes 3\n  cargo xtask dev up --mode strict --ipv6"
+    )]
     Up {
         #[command(flatten)]
         name: Name,
         /// Number of nodes
         #[arg(long, default_value_t = 2)]
         nodes: u8,
+        /// How pods with a branch are wired: POD_SECURITY_GROUP_ENFORCING_MODE of the agents
+        #[arg(long, value_enum, default_value_t = Mode::Standard)]
+        mode: Mode,
+        /// Pods and Services of IPv6 only, as in an IPv6 cluster of EKS
+        #[arg(long)]
+        ipv6: bool,
     },
     /// Take a cluster down; nothing stays
     #[command(after_help = "Examples:\n  cargo xtask dev down\n  cargo xtask dev down --cluster two")]
@@ -114,8 +122,9 @@ fn act(command: Command) -> Result<ExitCode> {
         Command::Runner { cluster, node } => runner::run(&cluster, &node)?,
         Command::Demo(name) => return tutorial(&name.cluster),
         Command::Test { filter } => return cases(&filter),
-        Command::Dev(Dev::Up { name, nodes }) => {
-            let place = start(&name.cluster, nodes, None)?;
+        Command::Dev(Dev::Up { name, nodes, mode, ipv6 }) => {
+            let family = if ipv6 { Family::V6 } else { Family::V4 };
+            let place = start(&name.cluster, Shape { nodes, mode, family }, None)?;
             for (key, value) in place.environment() {
                 println!("export {key}={value}");
             }
@@ -130,15 +139,15 @@ fn act(command: Command) -> Result<ExitCode> {
 }
 
 /// Starts a cluster, and takes it down again on Ctrl-C.
-fn start(cluster: &str, nodes: u8, owner: Option<i32>) -> Result<Place> {
+fn start(cluster: &str, shape: Shape, owner: Option<i32>) -> Result<Place> {
     ensure!(
         nix::unistd::geteuid().is_root(),
         "BPF and network namespaces need root: run it with `sudo -E env PATH=\"$PATH\"`"
     );
     let tools = Tools::found()?;
     down_on_signal(cluster.to_owned())?;
-    eprintln!("Starting cluster {cluster} with {nodes} nodes");
-    up::up(cluster, nodes, owner, &tools)
+    eprintln!("Starting cluster {cluster}: {shape}");
+    up::up(cluster, shape, owner, &tools)
 }
 
 /// The mask is inherited by threads; std resets it in the processes it starts.
@@ -162,7 +171,11 @@ fn down_on_signal(cluster: String) -> Result<()> {
 
 fn tutorial(cluster: &str) -> Result<ExitCode> {
     let tools = Tools::found()?;
-    let place = start(cluster, 2, Some(nix::unistd::getpid().as_raw()))?;
+    let place = start(
+        cluster,
+        Shape { nodes: 2, mode: Mode::Standard, family: Family::V4 },
+        Some(nix::unistd::getpid().as_raw()),
+    )?;
     let mut narrator = Narrator::new();
     let result = world(&place).and_then(|world| demo::tutorial::run(&hands(&place, &tools), &world, &mut narrator));
     narrator.say("Taking the cluster down");
@@ -186,7 +199,11 @@ fn nothing_left(place: &Place) -> Result<()> {
 
 fn cases(filter: &str) -> Result<ExitCode> {
     let tools = Tools::found()?;
-    let place = start("test", 2, Some(nix::unistd::getpid().as_raw()))?;
+    let place = start(
+        "test",
+        Shape { nodes: 2, mode: Mode::Standard, family: Family::V4 },
+        Some(nix::unistd::getpid().as_raw()),
+    )?;
     let world = world(&place).inspect_err(|_| up::down(&place))?;
     let stage = test::Stage { hands: hands(&place, &tools), world };
     let (passed, failed) = test::run(&stage, filter);
@@ -249,7 +266,7 @@ fn status(json: bool) -> Result<()> {
         println!("no cluster is up; `cargo xtask dev up` makes one");
     }
     for place in places {
-        println!("{}: {} nodes, KUBECONFIG={}", place.name, place.nodes, place.dir().join("kubeconfig").display());
+        println!("{}: {}, KUBECONFIG={}", place.name, place.shape(), place.dir().join("kubeconfig").display());
     }
     Ok(())
 }

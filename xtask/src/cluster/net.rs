@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::place::{BRANCHES, INTERNET, Place};
+use crate::place::{BRANCHES, Family, INTERNET, INTERNET_V6, Place, ROUTER_V6};
 use crate::process::{finish, within};
 
 /// Makes all namespaces and links of a cluster.
@@ -21,18 +21,45 @@ pub(crate) fn make(place: &Place) -> Result<()> {
         finish(within(&name, "ip").args(["link", "set", "lo", "up"]))?;
     }
     let router = place.netns("router");
-    // The VPC here is IPv4: what its links would say of themselves in IPv6 is noise to the pods' counters.
-    finish(within(&router, "sysctl").args([
-        "-eqw",
-        "net.ipv6.conf.all.disable_ipv6=1",
-        "net.ipv6.conf.default.disable_ipv6=1",
-    ]))?;
+    finish(within(&router, "sysctl").arg("-eqw").args(router_sysctls(place.family)))?;
     for subnet in [0, 1] {
         ip(&router, &format!("addr add {}/32 dev lo", place.address(subnet, 1)))?;
     }
     control_plane(place)?;
     internet(place)?;
-    (1..=place.nodes).try_for_each(|node| make_node(place, node))
+    (1..=place.nodes).try_for_each(|node| make_node(place, node))?;
+    if place.family == Family::V6 { ipv6(place) } else { Ok(()) }
+}
+
+/// What the links of an IPv4 VPC would say of themselves in IPv6 is noise to the pods' counters.
+fn router_sysctls(family: Family) -> [&'static str; 2] {
+    match family {
+        Family::V4 => ["net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1"],
+        Family::V6 => ["net.ipv6.conf.all.forwarding=1", "net.ipv6.conf.default.accept_dad=0"],
+    }
+}
+
+/// IPv6 beside what is there: one router that answers under the same address on every link, and routes to
+/// everything but branches, which join by themselves.
+fn ipv6(place: &Place) -> Result<()> {
+    let router = place.netns("router");
+    let links = finish(within(&router, "ip").args(["-o", "link", "show", "type", "veth"]))?;
+    let links = links.lines().filter_map(|line| line.split([' ', '@']).nth(1));
+    batch(place, "router", links.map(|link| format!("addr add {ROUTER_V6}/64 dev {link} nodad\n")).collect())?;
+    let hosts = [("cp", "cp", place.address_v6(250, 10)), ("inet", "inet", INTERNET_V6.to_owned())];
+    let nodes = (1..=place.nodes).map(|node| (format!("n{node}"), format!("n{node}p"), place.node_address_v6(node)));
+    let hosts = hosts.into_iter().map(|(space, link, address)| (space.to_owned(), link.to_owned(), address));
+    for (space, link, address) in hosts.chain(nodes) {
+        let here = place.netns(&space);
+        ip(&here, &format!("addr add {address}/128 dev eth0 nodad"))?;
+        ip(&here, &format!("-6 route add default via {ROUTER_V6} dev eth0"))?;
+        ip(&router, &format!("-6 route add {address}/128 dev {link}"))?;
+    }
+    for node in 1..=place.nodes {
+        let (pods, via) = (place.address_v6(100 + node, 0), place.node_address_v6(node));
+        ip(&router, &format!("-6 route add {pods}/64 via {via} dev n{node}p onlink"))?;
+    }
+    Ok(())
 }
 
 /// Every namespace of a cluster but those of pods.
@@ -104,8 +131,12 @@ fn branch_links(place: &Place, name: &str) -> Result<()> {
     let line = |vlan: u16| {
         format!("link add {name}b{vlan} type veth peer name vlan.eth.{vlan} netns {here}\nlink set {name}b{vlan} up\n")
     };
+    batch(place, name, (1..=BRANCHES).map(line).collect())
+}
+
+fn batch(place: &Place, name: &str, lines: String) -> Result<()> {
     let path = place.dir().join(format!("{name}.links"));
-    std::fs::write(&path, (1..=BRANCHES).map(line).collect::<String>())?;
+    std::fs::write(&path, lines)?;
     finish(within(&place.netns("router"), "ip").arg("-batch").arg(&path)).map(drop)
 }
 

@@ -1,23 +1,59 @@
 //! Where a cluster lives on this machine: its number, directory, namespaces and addresses.
 
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::{fmt, fs};
 
 use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 /// Directory of all clusters.
 pub(crate) const CLUSTERS: &str = "/run/sgp-dev";
-/// Service addresses, the same in every cluster: they never leave a node.
-pub(crate) const SERVICES: &str = "172.20.0.0/16";
-/// Cluster DNS.
-pub(crate) const DNS: &str = "172.20.0.10";
 /// A host outside the VPC (RFC 5737).
 pub(crate) const INTERNET: &str = "203.0.113.10";
+/// Likewise (RFC 3849).
+pub(crate) const INTERNET_V6: &str = "2001:db8:ffff::10";
+/// The VPC's router for IPv6, in every subnet (facts 3.1).
+pub(crate) const ROUTER_V6: &str = "fe80:ec2::1";
 /// Branches the emulated instance type carries (m5.xlarge, instance-limits.csv).
 pub(crate) const BRANCHES: u16 = 18;
 /// As many clusters as the address plan has room for.
 const CLUSTERS_MAX: u8 = 64;
+
+/// How pods with a branch are wired; the agents' POD_SECURITY_GROUP_ENFORCING_MODE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Mode {
+    /// All of a pod's packets leave by its branch.
+    Strict,
+    /// What is on the node stays there.
+    Standard,
+}
+
+/// The one family of a cluster's pods and Services. Nodes, VPC and control plane have IPv4 in any case, as on AWS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Family {
+    V4,
+    V6,
+}
+
+/// What a cluster is to be like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shape {
+    /// Number of nodes.
+    pub(crate) nodes: u8,
+    pub(crate) mode: Mode,
+    pub(crate) family: Family,
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mode = if self.mode == Mode::Strict { "strict" } else { "standard" };
+        let family = if self.family == Family::V4 { "IPv4" } else { "IPv6" };
+        write!(f, "{} nodes, {mode} mode, {family}", self.nodes)
+    }
+}
 
 /// One cluster.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -29,6 +65,10 @@ pub(crate) struct Place {
     pub(crate) index: u8,
     /// Number of nodes.
     pub(crate) nodes: u8,
+    /// How its agents wire new pods.
+    pub(crate) mode: Mode,
+    /// Family of pods and Services.
+    pub(crate) family: Family,
     /// The process it does not outlive, for a demo's or a test's; a cluster to work with has none.
     #[serde(default)]
     pub(crate) owner: Option<i32>,
@@ -51,7 +91,8 @@ pub(crate) struct Cloud {
 impl Place {
     /// Takes the first free number. Two clusters started in the same instant cannot get the same one: making
     /// the number's directory is the claim.
-    pub(crate) fn claim(name: &str, nodes: u8, owner: Option<i32>) -> Result<Self> {
+    pub(crate) fn claim(name: &str, shape: Shape, owner: Option<i32>) -> Result<Self> {
+        let Shape { nodes, mode, family } = shape;
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
         ensure!(
             !name.is_empty() && name.len() <= 8 && name.chars().all(plain),
@@ -65,7 +106,7 @@ impl Place {
         fs::create_dir_all(format!("{CLUSTERS}/numbers")).context("making /run/sgp-dev")?;
         for index in 0..CLUSTERS_MAX {
             if fs::create_dir(number_dir(index)).is_ok() {
-                let place = Self { name: name.to_owned(), index, nodes, owner, cloud: None };
+                let place = Self { name: name.to_owned(), index, nodes, mode, family, owner, cloud: None };
                 if let Err(error) = fs::create_dir(place.dir()) {
                     // Somebody starts a cluster of this name in the same moment.
                     drop(fs::remove_dir(number_dir(index)));
@@ -101,6 +142,11 @@ impl Place {
         fs::write(self.dir().join("cluster.json"), text).context("writing the cluster's record")
     }
 
+    /// What it is like.
+    pub(crate) fn shape(&self) -> Shape {
+        Shape { nodes: self.nodes, mode: self.mode, family: self.family }
+    }
+
     /// Gives directory and number back.
     pub(crate) fn forget(&self) {
         // Whatever is left is nothing that runs; the next claim of the name says so.
@@ -123,9 +169,42 @@ impl Place {
         format!("sgp-{}-{what}", self.name)
     }
 
-    /// An address of the VPC.
+    /// An IPv4 address of the VPC.
     pub(crate) fn address(&self, third: u8, last: u8) -> String {
         format!("10.{}.{third}.{last}", 64 + self.index)
+    }
+
+    /// An IPv6 address of the VPC, in the subnet of the same number.
+    pub(crate) fn address_v6(&self, subnet: u8, last: u8) -> String {
+        format!("2001:db8:{:x}:{subnet:x}::{last:x}", 64 + u16::from(self.index))
+    }
+
+    /// An address of the VPC, of the pods' family.
+    pub(crate) fn address_of(&self, family: Family, subnet: u8, last: u8) -> String {
+        match family {
+            Family::V4 => self.address(subnet, last),
+            Family::V6 => self.address_v6(subnet, last),
+        }
+    }
+
+    /// Service addresses, the same in every cluster: they never leave a node.
+    pub(crate) fn services(&self) -> &'static str {
+        if self.family == Family::V4 { "172.20.0.0/16" } else { "fd00:5e4::/112" }
+    }
+
+    /// Service of the API server.
+    pub(crate) fn api_service(&self) -> &'static str {
+        if self.family == Family::V4 { "172.20.0.1" } else { "fd00:5e4::1" }
+    }
+
+    /// Cluster DNS.
+    pub(crate) fn dns(&self) -> &'static str {
+        if self.family == Family::V4 { "172.20.0.10" } else { "fd00:5e4::a" }
+    }
+
+    /// A host outside the VPC, of the pods' family.
+    pub(crate) fn internet(&self) -> &'static str {
+        if self.family == Family::V4 { INTERNET } else { INTERNET_V6 }
     }
 
     /// Subnet of a node, counted from 1: they take turns.
@@ -133,9 +212,19 @@ impl Place {
         (node - 1) % 2
     }
 
-    /// Primary address of a node, counted from 1.
+    /// Primary IPv4 address of a node, counted from 1.
     pub(crate) fn node_address(&self, node: u8) -> String {
         self.address(Self::subnet_of(node), 10 + node)
+    }
+
+    /// Its IPv6 address, in a cluster of that family.
+    pub(crate) fn node_address_v6(&self, node: u8) -> String {
+        self.address_v6(Self::subnet_of(node), 10 + node)
+    }
+
+    /// What its Node object says: of the family of the pods.
+    pub(crate) fn internal_ip(&self, node: u8) -> String {
+        self.address_of(self.family, Self::subnet_of(node), 10 + node)
     }
 
     /// Where API server and EC2 listen.

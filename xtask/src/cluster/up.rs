@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use crate::demo::hands::until;
-use crate::place::{Cloud, Place};
+use crate::place::{Cloud, Family, Place, Shape};
 use crate::process::{daemon, end_all, finish, within};
 use crate::tools::Tools;
 use crate::{control, net};
@@ -20,12 +20,12 @@ const CRD: &str = include_str!("../../../deploy/crds/securitygrouppolicies.vpcre
 const DNS: &str = include_str!("dns.yaml");
 
 /// Makes a cluster; what a failure leaves behind is taken away again, and so is one of the same name whose owner is gone.
-pub(crate) fn up(name: &str, nodes: u8, owner: Option<i32>, tools: &Tools) -> Result<Place> {
+pub(crate) fn up(name: &str, shape: Shape, owner: Option<i32>, tools: &Tools) -> Result<Place> {
     if let Some(orphan) = Place::load(name).ok().filter(Place::is_orphan) {
         eprintln!("Taking down cluster {name}, which nobody looks after any more");
         down(&orphan);
     }
-    let place = Place::claim(name, nodes, owner)?;
+    let place = Place::claim(name, shape, owner)?;
     let result = build(place.clone(), tools);
     if result.is_err() && std::env::var_os("SGP_DEV_KEEP").is_none() {
         down(&place);
@@ -79,18 +79,42 @@ fn start_ec2(place: &Place, tools: &Tools) -> Result<Cloud> {
     let mut server = within(&place.netns("cp"), &python);
     server.arg(dir.join("ec2.py")).arg(hook).args(["-H", &place.control_plane(), "-p", "5000"]);
     // moto thinks longer about a credential it has to look up.
-    daemon(place, "ec2", server.env("INITIAL_NO_AUTH_ACTION_COUNT", "99999999"))?;
+    daemon(
+        place,
+        "ec2",
+        server.env("INITIAL_NO_AUTH_ACTION_COUNT", "99999999").env("SGP_VPC_IPV6", vpc_v6_cidr(place)),
+    )?;
     until(Duration::from_secs(60), || {
         let url = format!("http://{}:5000/moto-api/", place.control_plane());
         finish(Command::new("curl").args(["-sf", "-o", "/dev/null", "-m", "5", &url]))
     })?;
-    let subnets = format!("{}/24,{}/24", place.address(0, 0), place.address(1, 0));
     let mut vpc = Command::new(&python);
-    vpc.envs(place.environment()).arg(dir.join("vpc.py")).args([&format!("{}/16", place.address(0, 0)), &subnets]);
-    vpc.arg(&place.name);
-    vpc.args((1..=place.nodes).map(|node| format!("n{node}={}", place.node_address(node))));
+    vpc.envs(place.environment()).arg(dir.join("vpc.py")).args([vpc_cidr(place), subnets(place)]);
+    vpc.arg(&place.name).args((1..=place.nodes).map(|node| node_addresses(place, node)));
     let text = finish(&mut vpc)?;
     serde_json::from_str(&text).with_context(|| format!("vpc.py answered {text:?}"))
+}
+
+/// `IPV4` or `IPV4+IPV6`, as vpc.py wants it.
+fn both(place: &Place, v4: String, v6: String) -> String {
+    if place.family == Family::V6 { format!("{v4}+{v6}") } else { v4 }
+}
+
+fn vpc_cidr(place: &Place) -> String {
+    both(place, format!("{}/16", place.address(0, 0)), vpc_v6_cidr(place))
+}
+
+fn vpc_v6_cidr(place: &Place) -> String {
+    format!("{}/56", place.address_v6(0, 0))
+}
+
+fn subnets(place: &Place) -> String {
+    let subnet = |n| both(place, format!("{}/24", place.address(n, 0)), format!("{}/64", place.address_v6(n, 0)));
+    [0, 1].map(subnet).join(",")
+}
+
+fn node_addresses(place: &Place, node: u8) -> String {
+    format!("n{node}={}", both(place, place.node_address(node), place.node_address_v6(node)))
 }
 
 /// `kubectl` with this YAML on its standard input.
@@ -144,7 +168,7 @@ fn start_nodes(place: &Place, tools: &Tools) -> Result<()> {
 
 fn start_dns(place: &Place, tools: &Tools) -> Result<()> {
     let cloud = place.cloud.as_ref().context("EC2 has made nothing")?;
-    apply(place, tools, &DNS.replace("CLUSTER_GROUP", &cloud.cluster_group))?;
+    apply(place, tools, &DNS.replace("CLUSTER_GROUP", &cloud.cluster_group).replace("CLUSTER_DNS", place.dns()))?;
     until(Duration::from_secs(90), || {
         let mut get = Command::new(tools.kube_bin.join("kubectl"));
         let args = ["get", "deployment", "dns", "-n", "kube-system", "-o", "jsonpath={.status.readyReplicas}"];

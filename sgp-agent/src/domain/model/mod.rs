@@ -20,6 +20,7 @@ use std::sync::Arc;
 use sgp_common::limits::{ENDPOINT_FLOWS_MAX, FLOWS_MAX};
 use sgp_common::{Direction, DropReason, Verdict};
 
+pub use super::groups::RuleName;
 use super::observed::CloudFacts;
 use exempt::Endpoint;
 use flows::Flows;
@@ -82,15 +83,6 @@ impl Default for Limits {
     fn default() -> Self {
         Self { node_flows: FLOWS_MAX as usize, endpoint_flows: ENDPOINT_FLOWS_MAX as usize }
     }
-}
-
-/// A rule, by the ids that EC2 gives.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RuleName {
-    /// `sg-…`
-    pub group_id: String,
-    /// `sgr-…`
-    pub rule_id: String,
 }
 
 /// What becomes of a packet.

@@ -10,6 +10,7 @@ use sgp_common::event::{Counter, CounterKey};
 use sgp_common::flow::{Flow, FlowKey};
 use sgp_common::pins::map;
 use sgp_common::policy::{Answer, FULL_BITS, Peer, RuleKey, RuleName, Selector};
+use sgp_common::snat::{Node, SnatEntry, SnatKey};
 use sgp_common::{ABI_VERSION, Addr, pins};
 
 use crate::domain::groups::{EndpointId, GroupSetId};
@@ -76,6 +77,12 @@ pub struct Maps {
     pub flows: HashMap<MapData, FlowKey, Flow>,
     /// Flows of each endpoint.
     pub flow_counts: HashMap<MapData, u64, u64>,
+    /// Reply keys of translated flows.
+    pub snat: HashMap<MapData, SnatKey, SnatEntry>,
+    /// Destinations that are not translated.
+    pub excluded: LpmTrie<MapData, Addr, u8>,
+    /// The node's own way out.
+    pub node: Array<MapData, Node>,
     /// Counters.
     pub counters: PerCpuHashMap<MapData, CounterKey, Counter>,
     /// Digest of the object the programs came from.
@@ -110,6 +117,9 @@ impl Maps {
             rule_names: open!(dirs, map::RULE_NAMES),
             flows: open!(dirs, map::FLOWS),
             flow_counts: open!(dirs, map::FLOW_COUNTS),
+            snat: open!(dirs, map::SNAT),
+            excluded: open!(dirs, map::SNAT_EXCLUDED),
+            node: open!(dirs, map::NODE),
             counters: open!(dirs, map::COUNTERS),
             object: open!(dirs, map::OBJECT),
         })

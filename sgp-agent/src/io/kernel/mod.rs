@@ -9,20 +9,26 @@ mod programs;
 mod sweep;
 mod sys;
 mod tcx;
+pub mod trial;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use aya::maps::lpm_trie::Key;
 use sgp_common::Addr;
 use sgp_common::policy::Peer;
+use sgp_common::snat::SnatKey;
 
 use crate::domain::desired::EndpointPlan;
 use crate::domain::groups::{EndpointId, GroupSetId};
 use crate::domain::installed::Installed;
+use crate::domain::leaving::{Excluded, NodePlan};
 use crate::domain::plan::Step;
 pub use attachment::Attachment;
 use maps::{Maps, PinDirs, gone};
+pub use programs::Cost;
 use programs::{Programs, Purpose};
 pub use sweep::Swept;
 
@@ -50,6 +56,8 @@ pub struct Bpf {
     dirs: PinDirs,
     maps: Maps,
     programs: Programs,
+    /// Reply keys that the last sweep found without a flow: the data path writes them before it.
+    suspects: BTreeSet<SnatKey>,
 }
 
 impl Bpf {
@@ -86,7 +94,7 @@ impl Bpf {
         let opened = programs::ensure(&dirs, purpose, attachment);
         let opened = opened.and_then(|programs| Ok((Maps::open(&dirs)?, programs)));
         match opened {
-            Ok((maps, programs)) => Ok(Self { dirs, maps, programs }),
+            Ok((maps, programs)) => Ok(Self { dirs, maps, programs, suspects: BTreeSet::new() }),
             Err(error) => {
                 if first {
                     // The error that is returned matters more than one of cleaning up.
@@ -100,6 +108,11 @@ impl Bpf {
     /// Id of one of the programs: its log map is where all of them log.
     pub fn program_id(&self) -> Option<u32> {
         self.programs.any_id()
+    }
+
+    /// What each program cost the verifier.
+    pub fn costs(&self) -> Vec<Cost> {
+        self.programs.costs()
     }
 
     /// Where everything is pinned.
@@ -118,6 +131,19 @@ impl Bpf {
             self.maps.local.insert(addr, id.0, 0).context("writing LOCAL")?;
         }
         Ok(())
+    }
+
+    /// What is excluded first: for a moment too little is translated, and that leaves by the branch, where it is judged.
+    fn put_node(&mut self, plan: &NodePlan) -> Result<()> {
+        self.maps.endpoints.insert(plan.id.0, plan.endpoint, 0).context("writing ENDPOINTS")?;
+        let known = excluded(&self.maps);
+        for (bits, addr) in plan.excluded.difference(&known) {
+            self.maps.excluded.insert(&Key::new(*bits, *addr), 1, 0).context("SNAT_EXCLUDED has no room")?;
+        }
+        for (bits, addr) in known.difference(&plan.excluded) {
+            gone(self.maps.excluded.remove(&Key::new(*bits, *addr))).context("writing SNAT_EXCLUDED")?;
+        }
+        self.maps.node.set(0, plan.node, 0).context("writing NODE")
     }
 
     fn remove_endpoint(&mut self, id: EndpointId) -> Result<()> {
@@ -146,6 +172,7 @@ impl Kernel for Bpf {
                 self.maps.peers.insert(addr, Peer { group_set: set.0 }, 0).context("PEERS has no room for a peer")
             }
             Step::PutEndpoint(id, plan) => self.put_endpoint(*id, plan),
+            Step::PutNode(plan) => self.put_node(plan),
             Step::PutInterface(index, interface) => {
                 self.maps.interfaces.insert(index, interface, 0).context("writing INTERFACES")
             }
@@ -158,8 +185,12 @@ impl Kernel for Bpf {
     }
 
     fn sweep(&mut self) -> Result<Swept> {
-        sweep::sweep(&mut self.maps)
+        sweep::sweep(&mut self.maps, &mut self.suspects)
     }
+}
+
+fn excluded(maps: &Maps) -> BTreeSet<Excluded> {
+    maps.excluded.keys().flatten().map(|key| (key.prefix_len(), key.data())).collect()
 }
 
 /// Reads back everything under the pins.
@@ -180,6 +211,8 @@ fn read_back(maps: &Maps, dirs: &PinDirs, attachment: Attachment) -> Result<Inst
         names: maps.names.iter().flatten().map(|(id, value)| (EndpointId(id), value)).collect(),
         interfaces: maps.interfaces.iter().flatten().collect(),
         local: maps.local.iter().flatten().map(|(addr, id)| (addr, EndpointId(id))).collect(),
+        node: maps.node.get(&0, 0).ok().filter(|node| node.ifindex != 0),
+        excluded: excluded(maps),
         links: attachment.links(dirs)?,
     })
 }

@@ -8,9 +8,11 @@ use anyhow::{Context, Result};
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Map, MapData};
 use sgp_common::pins::map;
+use sgp_common::policy::RuleName;
 
 use super::maps::{Maps, PinDirs, PolicyTrie, gone, policy_name};
 use super::sys;
+use crate::domain::compile::padded;
 use crate::domain::desired::Policy;
 use crate::domain::groups::GroupSetId;
 
@@ -22,7 +24,8 @@ use crate::domain::groups::GroupSetId;
 /// Where the kernel has no room; the old policy then stays.
 pub(super) fn put(maps: &mut Maps, dirs: &PinDirs, id: GroupSetId, policy: &Policy) -> Result<()> {
     let name = policy_name(id);
-    for (key, value) in &policy.names {
+    for (key, name) in &policy.names {
+        let value = RuleName { rule_id: padded(&name.rule_id), group_id: padded(&name.group_id) };
         maps.rule_names.insert(key, value, 0).with_context(|| format!("RULE_NAMES has no room for policy {name}"))?;
     }
     let trie = build(dirs, &name, policy).with_context(|| format!("building policy {name}"))?;

@@ -20,10 +20,17 @@ const OLDEST_KERNEL: (u32, u32) = (6, 1);
 /// # Errors
 /// The first thing that is missing, and what to do.
 pub fn check(bpf_dir: &Path) -> Result<()> {
-    let held = effective_capabilities()?;
-    permitted(held)?;
+    permission()?;
     kernel()?;
     on_bpffs(bpf_dir)
+}
+
+/// Checks permission alone.
+///
+/// # Errors
+/// The capabilities that are missing, and what to do.
+pub fn permission() -> Result<()> {
+    permitted(effective_capabilities()?)
 }
 
 fn permitted(held: u64) -> Result<()> {

@@ -91,7 +91,31 @@ fn pin_program(object: &mut Ebpf, name: &'static str, path: &Path) -> Result<()>
     fs::rename(&passing, path).with_context(|| format!("renaming the pin of program {name}"))
 }
 
+/// What a program cost the verifier, as far as the kernel tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cost {
+    /// Its name.
+    pub program: &'static str,
+    /// Instructions the verifier walked, of a million it allows (Linux 5.16 tells).
+    pub verified_instructions: Option<u32>,
+    /// Bytes of the translated program.
+    pub bytes: Option<u32>,
+}
+
 impl Programs {
+    /// What each cost.
+    pub(super) fn costs(&self) -> Vec<Cost> {
+        let cost = |(program, loaded): &(&'static str, SchedClassifier)| {
+            let info = loaded.info().ok();
+            Cost {
+                program,
+                verified_instructions: info.as_ref().and_then(|info| info.verified_instruction_count()),
+                bytes: info.and_then(|info| info.size_translated()),
+            }
+        };
+        self.programs.iter().map(cost).collect()
+    }
+
     fn from_pins(dirs: &PinDirs, attachment: Attachment) -> Result<Self> {
         Ok(Self { attachment, programs: pinned(dirs)? })
     }

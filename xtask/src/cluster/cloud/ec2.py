@@ -1,12 +1,13 @@
 """moto's EC2 server with what it lacks for trunks and branches. The additions are ours, not moto's.
 
 Added: AssociateTrunkInterface, DescribeTrunkInterfaceAssociations, DisassociateTrunkInterface, InterfaceType, ClientToken
-of CreateNetworkInterface, CreateNetworkInterfacePermission, refusal of unknown groups, of deleting an interface or a group
+of CreateNetworkInterface, CreateNetworkInterfacePermission, AssignIpv6AddressOnCreation of a subnet, refusal of unknown groups, of deleting an interface or a group
 in use, and of a device index that is taken. A group created with the description "id=sg-..." gets that id, so that tests
 can bring a missing group into being; EC2 itself would not.
 
 Usage: ec2.py HOOK MOTO_SERVER_ARGS...
 HOOK is run as `HOOK associate|disassociate NODE VLAN ADDRESS...` after a branch joined or left a trunk: the VPC.
+A VPC that asks for an IPv6 CIDR gets that of the environment variable SGP_VPC_IPV6.
 """
 import os
 import random
@@ -15,6 +16,7 @@ import subprocess
 import sys
 
 from moto.core.responses import ActionResult
+from moto.ec2.models import vpcs
 from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.responses import EC2Response
 
@@ -52,7 +54,7 @@ def call_hook(verb, backend, association):
     instance = attachment_of(trunk)[0] if trunk else None
     if instance is None or branch is None:
         return
-    addresses = [a["PrivateIpAddress"] for a in branch.private_ip_addresses]
+    addresses = [a["PrivateIpAddress"] for a in branch.private_ip_addresses] + list(branch.ipv6_addresses)
     command = [*HOOK.split(), verb, tag(instance, "Name"), str(association["VlanId"]), *addresses]
     subprocess.run(command, check=True)
 
@@ -77,9 +79,16 @@ def create_network_interface(self):
     answer = original_create(self)
     for new in set(backend.enis) - before:
         backend.enis[new].interface_type = self._get_param("InterfaceType") or "interface"
+        assign_ipv6_on_creation(backend, backend.enis[new])
         if token:
             tokens[token] = new
     return answer
+
+
+def assign_ipv6_on_creation(backend, eni):
+    wanted = eni.subnet.assign_ipv6_address_on_creation in (True, "true")
+    if wanted and not eni.ipv6_addresses:
+        backend.assign_ipv6_addresses(eni.id, ipv6_count=1)
 
 
 def delete_network_interface(self):
@@ -187,6 +196,8 @@ for function in (
     disassociate_trunk_interface,
 ):
     setattr(EC2Response, function.__name__, function)
+
+vpcs.random_ipv6_cidr = lambda: os.environ["SGP_VPC_IPV6"]
 
 if __name__ == "__main__":
     from moto.server import main

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 
 use super::Node;
+use crate::place::Family;
 
 /// A pod's sandbox: its namespace, and where the result of ADD is kept for DEL.
 pub(super) struct Sandbox {
@@ -88,13 +89,16 @@ impl Sandbox {
 fn configuration(node: &Node, previous: Option<Value>) -> Value {
     let number: u8 = node.name.trim_start_matches('n').parse().unwrap_or(1);
     let dir = node.place.node_dir(&node.name);
+    let (subnet, everywhere) = match node.place.family {
+        Family::V4 => (format!("{}/24", node.place.address(100 + number, 0)), "0.0.0.0/0"),
+        Family::V6 => (format!("{}/64", node.place.address_v6(100 + number, 0)), "::/0"),
+    };
     let mut all = json!({
         "cniVersion": "1.0.0",
         "name": "sgp-dev",
         "type": "sgp-cni",
         "agentSocket": dir.join("run/agent.sock"),
         "branchLink": "provided",
-        "mtu": 1500,
         "addTimeoutSeconds": 3,
         "delegate": {
             "type": "ptp",
@@ -103,8 +107,8 @@ fn configuration(node: &Node, previous: Option<Value>) -> Value {
             "ipam": {
                 "type": "host-local",
                 "dataDir": dir.join("ipam"),
-                "subnet": format!("{}/24", node.place.address(100 + number, 0)),
-                "routes": [{"dst": "0.0.0.0/0"}],
+                "subnet": subnet,
+                "routes": [{"dst": everywhere}],
             },
         },
     });

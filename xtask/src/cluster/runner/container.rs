@@ -14,14 +14,13 @@ use nix::unistd::Pid;
 use super::Node;
 use super::cni::Sandbox;
 use super::images;
-use crate::place::DNS;
 use crate::process::{log_file, prepared, within};
 
 /// Starts the pod's first container.
 pub(super) fn start(node: &Node, pod: &Pod, sandbox: &Sandbox) -> Result<tokio::process::Child> {
     let container = pod.spec.as_ref().and_then(|spec| spec.containers.first()).context("the pod has no container")?;
     let command = images::command(node, container, &sandbox.dir)?;
-    fs::write(sandbox.dir.join("resolv.conf"), resolv_conf(pod)).context("writing resolv.conf")?;
+    fs::write(sandbox.dir.join("resolv.conf"), resolv_conf(pod, node.place.dns())).context("writing resolv.conf")?;
     fs::create_dir_all(sandbox.dir.join("html")).context("making the document root")?;
     fs::copy("/usr/share/nginx/html/index.html", sandbox.dir.join("html/index.html"))
         .context("copying nginx's page")?;
@@ -46,14 +45,14 @@ mount --bind \"$dir/html\" /usr/share/nginx/html
 exec \"$@\"";
 
 /// As kubelet writes it, but a lookup that nobody answers ends after one second a name instead of ten.
-fn resolv_conf(pod: &Pod) -> String {
+fn resolv_conf(pod: &Pod, dns: &str) -> String {
     let policy = pod.spec.as_ref().and_then(|spec| spec.dns_policy.as_deref());
     if policy == Some("Default") {
         return String::new();
     }
     let namespace = pod.namespace().unwrap_or_default();
     format!(
-        "search {namespace}.svc.cluster.local svc.cluster.local cluster.local\nnameserver {DNS}\noptions ndots:5 timeout:1 attempts:1\n"
+        "search {namespace}.svc.cluster.local svc.cluster.local cluster.local\nnameserver {dns}\noptions ndots:5 timeout:1 attempts:1\n"
     )
 }
 

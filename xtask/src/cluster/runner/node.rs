@@ -14,6 +14,7 @@ use serde_json::json;
 use tracing::{info, warn};
 
 use super::Node;
+use crate::place::{Family, Mode, Place};
 use crate::process::{log_file, prepared};
 
 /// Directories, and the plugin under the name that the network configuration uses.
@@ -37,8 +38,23 @@ pub(super) async fn keep_agent(node: Node) {
         .args(["run", "--node-name", &node.name, "--cluster-name", &node.place.name])
         .args(["--bpf-dir", &node.place.bpf_dir(&node.name), "--ec2-poll", "0.5", "--branch-cooldown", "5"])
         .arg("--runtime-dir")
-        .arg(dir.join("run"));
+        .arg(dir.join("run"))
+        .envs(settings(&node.place));
     keep(&node, "agent", command).await;
+}
+
+/// What the VPC CNI's variables say in this cluster; its links have the MTU of Ethernet.
+fn settings(place: &Place) -> [(&'static str, &'static str); 5] {
+    let (v4, v6) = if place.family == Family::V4 { ("true", "false") } else { ("false", "true") };
+    // TCP probes of strict pods need early demultiplexing off, as on AWS.
+    let (mode, no_early_demux) = if place.mode == Mode::Strict { ("strict", "true") } else { ("standard", "false") };
+    [
+        ("POD_SECURITY_GROUP_ENFORCING_MODE", mode),
+        ("DISABLE_TCP_EARLY_DEMUX", no_early_demux),
+        ("AWS_VPC_ENI_MTU", "1500"),
+        ("ENABLE_IPv4", v4),
+        ("ENABLE_IPv6", v6),
+    ]
 }
 
 /// The real kube-proxy, in iptables mode; it leaves the machine's conntrack limits alone.
@@ -51,6 +67,9 @@ pub(super) async fn keep_proxy(node: Node) {
         "--metrics-bind-address=127.0.0.1:10249",
         "--iptables-min-sync-period=100ms",
     ]);
+    if node.place.family == Family::V6 {
+        command.arg("--bind-address=::");
+    }
     command.arg(format!("--kubeconfig={}", node.place.dir().join("kubeconfig").display()));
     command.arg(format!("--hostname-override={}", node.name));
     keep(&node, "kube-proxy", command).await;
@@ -88,7 +107,7 @@ async fn run_once(command: &mut tokio::process::Command, log: fs::File, pid_file
 pub(super) async fn heartbeat(node: Node) {
     let api = Api::<NodeObject>::all(node.client.clone());
     let number: u8 = node.name.trim_start_matches('n').parse().unwrap_or(1);
-    let address = node.place.node_address(number);
+    let address = node.place.internal_ip(number);
     loop {
         let now = Timestamp::now().to_string();
         let condition = |kind: &str, status: &str| json!({"type": kind, "status": status, "reason": "sgp-dev", "lastHeartbeatTime": now, "lastTransitionTime": now});

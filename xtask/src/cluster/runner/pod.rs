@@ -188,7 +188,7 @@ impl Life {
             "phase": phase,
             "podIP": address,
             "podIPs": [{"ip": address}],
-            "hostIP": self.node.place.node_address(number),
+            "hostIP": self.node.place.internal_ip(number),
             "startTime": self.started,
             "conditions": conditions,
             "containerStatuses": [{"name": container.name, "image": image, "imageID": "", "ready": ready, "started": ready, "restartCount": restarts, "state": state}],

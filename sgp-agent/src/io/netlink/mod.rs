@@ -6,56 +6,26 @@ use std::os::fd::RawFd;
 use anyhow::{Context, Result};
 use futures::{StreamExt, TryStreamExt};
 use ipnet::IpNet;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
 use rtnetlink::packet_route::neighbour::NeighbourState;
-use rtnetlink::packet_route::route::RouteScope;
-use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use rtnetlink::{
-    Error, Handle, IpVersion, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVlan, MulticastGroup, RouteMessageBuilder,
-    new_connection, new_multicast_connection,
+    Error, Handle, IpVersion, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVlan, MulticastGroup, new_connection,
+    new_multicast_connection,
 };
+use sgp_common::addr::Family;
 
 use crate::domain::observed::LinkFacts;
+
+mod routes;
+mod rules;
+
+pub use routes::{HostRoute, Route};
 
 /// A connection to the kernel's routing tables.
 #[derive(Clone, Debug)]
 pub struct Netlink {
     handle: Handle,
-}
-
-/// A routing rule of ours: traffic to or from one address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PodRule {
-    /// Its priority.
-    pub priority: u32,
-    /// The table it leads to; `None` leads nowhere: the packet is unreachable.
-    pub table: Option<u32>,
-    /// Which end of the packet the address is.
-    pub end: End,
-    /// The address.
-    pub address: IpAddr,
-}
-
-/// An end of a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// Traffic from the address.
-    Source,
-    /// Traffic to the address.
-    Destination,
-}
-
-/// A route; without a router it is on the link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Route {
-    /// Destination.
-    pub to: IpNet,
-    /// Router, if any.
-    pub via: Option<IpAddr>,
-    /// Interface index.
-    pub device: u32,
-    /// Table.
-    pub table: u32,
 }
 
 impl Netlink {
@@ -85,6 +55,17 @@ impl Netlink {
     /// Where the kernel refuses.
     pub async fn link(&self, name: &str) -> Result<Option<LinkFacts>> {
         Ok(self.links().await?.into_iter().find(|link| link.name == name))
+    }
+
+    /// MTU of a link.
+    ///
+    /// # Errors
+    /// Where the link is gone.
+    pub async fn mtu(&self, index: u32) -> Result<u32> {
+        let found = self.handle.link().get().match_index(index).execute().try_next().await;
+        let found = found.with_context(|| format!("asking for link {index}"))?;
+        let of = |attribute: &LinkAttribute| if let LinkAttribute::Mtu(mtu) = attribute { Some(*mtu) } else { None };
+        found.and_then(|link| link.attributes.iter().find_map(of)).with_context(|| format!("link {index} has no MTU"))
     }
 
     /// Creates a veth pair, both ends here and down.
@@ -144,72 +125,14 @@ impl Netlink {
         added.with_context(|| format!("adding the address {address}"))
     }
 
-    /// Adds a route, or replaces the one to the same destination.
+    /// Addresses of a link that may not be used yet, or turned out to be another's too.
     ///
     /// # Errors
     /// Where the kernel refuses.
-    pub async fn put_route(&self, route: &Route) -> Result<()> {
-        let context = || format!("adding the route to {} in table {}", route.to, route.table);
-        let builder = RouteMessageBuilder::<IpAddr>::new().output_interface(route.device).table_id(route.table);
-        let builder = builder.destination_prefix(route.to.addr(), route.to.prefix_len()).with_context(context)?;
-        let message = match route.via {
-            Some(router) => builder.gateway(router).with_context(context)?.onlink().build(),
-            None => builder.scope(RouteScope::Link).build(),
-        };
-        self.handle.route().add(message).replace().execute().await.with_context(context)
-    }
-
-    /// Every route of a family, of all tables.
-    ///
-    /// # Errors
-    /// Where the kernel refuses.
-    pub async fn routes(&self, version: IpVersion) -> Result<Vec<rtnetlink::packet_route::route::RouteMessage>> {
-        let filter = match version {
-            IpVersion::V4 => RouteMessageBuilder::<std::net::Ipv4Addr>::new().build(),
-            IpVersion::V6 => RouteMessageBuilder::<std::net::Ipv6Addr>::new().build(),
-        };
-        self.handle.route().get(filter).execute().try_collect().await.context("listing routes")
-    }
-
-    /// Adds a rule; one that stands already is fine.
-    ///
-    /// # Errors
-    /// Where the kernel refuses.
-    pub async fn add_rule(&self, rule: &PodRule) -> Result<()> {
-        let request = self.handle.rule().add().priority(rule.priority);
-        let request = match rule.table {
-            Some(table) => request.action(RuleAction::ToTable).table_id(table),
-            None => request.action(RuleAction::Unreachable),
-        };
-        let result = match (rule.address, rule.end) {
-            (IpAddr::V4(addr), End::Source) => request.v4().source_prefix(addr, 32).execute().await,
-            (IpAddr::V4(addr), End::Destination) => request.v4().destination_prefix(addr, 32).execute().await,
-            (IpAddr::V6(addr), End::Source) => request.v6().source_prefix(addr, 128).execute().await,
-            (IpAddr::V6(addr), End::Destination) => request.v6().destination_prefix(addr, 128).execute().await,
-        };
-        match result {
-            Err(error) if errno(&error) == Some(libc::EEXIST) => Ok(()),
-            result => result.with_context(|| format!("adding the rule {} for {}", rule.priority, rule.address)),
-        }
-    }
-
-    /// Rules of a priority, as the kernel lists them.
-    ///
-    /// # Errors
-    /// Where the kernel refuses.
-    pub async fn rules(&self, version: IpVersion, priority: u32) -> Result<Vec<RuleMessage>> {
-        let all: Vec<RuleMessage> =
-            self.handle.rule().get(version).execute().try_collect().await.context("listing rules")?;
-        let ours = |rule: &RuleMessage| rule.attributes.contains(&RuleAttribute::Priority(priority));
-        Ok(all.into_iter().filter(ours).collect())
-    }
-
-    /// Removes a rule; one that is gone already is fine.
-    ///
-    /// # Errors
-    /// Where the kernel refuses.
-    pub async fn delete_rule(&self, rule: RuleMessage) -> Result<()> {
-        gone(self.handle.rule().del(rule).execute().await).context("removing a rule")
+    pub async fn tentative_addresses(&self, index: u32) -> Result<Vec<IpAddr>> {
+        let request = self.handle.address().get().set_link_index_filter(index);
+        let all: Vec<AddressMessage> = request.execute().try_collect().await.context("listing addresses")?;
+        Ok(all.iter().filter_map(tentative).collect())
     }
 
     /// Pins a neighbour: its address will never be asked for.
@@ -239,6 +162,18 @@ pub fn watch_links(notify: impl Fn() + Send + 'static) -> Result<()> {
     Ok(())
 }
 
+fn tentative(message: &AddressMessage) -> Option<IpAddr> {
+    let doubtful = message.attributes.iter().any(|attribute| match attribute {
+        AddressAttribute::Flags(flags) => flags.intersects(AddressFlags::Tentative | AddressFlags::Dadfailed),
+        _ => false,
+    });
+    let address = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Address(address) => Some(*address),
+        _ => None,
+    });
+    address.filter(|_| doubtful)
+}
+
 fn facts(message: LinkMessage) -> Option<LinkFacts> {
     let mut link = LinkFacts { name: String::new(), index: message.header.index, mac: [0; 6], alias: None };
     for attribute in message.attributes {
@@ -250,6 +185,13 @@ fn facts(message: LinkMessage) -> Option<LinkFacts> {
         }
     }
     (!link.name.is_empty()).then_some(link)
+}
+
+fn version(family: Family) -> IpVersion {
+    match family {
+        Family::V4 => IpVersion::V4,
+        Family::V6 => IpVersion::V6,
+    }
 }
 
 fn errno(error: &Error) -> Option<i32> {

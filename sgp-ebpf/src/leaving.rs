@@ -1,0 +1,239 @@
+//! What a standard-mode pod sends out of the VPC, and what comes back: judged, translated, and by the primary interface.
+//!
+//! Only a flow that the pod opened is translated. One that came in by the branch answers by the branch, wherever its other
+//! side is.
+
+use aya_ebpf::bindings::TC_ACT_UNSPEC;
+use aya_ebpf::programs::TcContext;
+use sgp_common::endpoint::settings::RELATED_ICMP;
+use sgp_common::exempt::exempt;
+use sgp_common::flow::{Admission, Asker, FlowKey};
+use sgp_common::fragment::{Fragment, FragmentKey};
+use sgp_common::packet::{Packet, Part, Transport};
+use sgp_common::policy::Question;
+use sgp_common::snat::{SnatEntry, SnatKey};
+use sgp_common::{Direction, DropReason, Verdict};
+
+use crate::clock::now_ns;
+use crate::endpoint::{self, Here};
+use crate::flow::{self, Found};
+use crate::packet::{self, scratch};
+use crate::report::Record;
+use crate::{fragment, snat};
+
+/// A packet of the pod for a destination outside.
+#[inline(never)]
+pub(crate) fn judge(ctx: &TcContext, packet: &Packet, here: &Here, record: &mut Record) -> Result<Verdict, DropReason> {
+    if !endpoint::owns(here, &packet.source) {
+        return Err(DropReason::SpoofedSource);
+    }
+    if matches!(packet.part, Part::Later) {
+        if !fragment::first(here.id, packet, Direction::Outbound, &mut record.admission)? {
+            return Err(DropReason::FragmentWithoutFlow);
+        }
+        return sent(ctx, packet, record, Verdict::Flow);
+    }
+    let result = weigh(packet, here, record);
+    if matches!(packet.part, Part::First) {
+        let admission = result.is_ok().then_some(&record.admission);
+        fragment::remember(here.id, packet, Direction::Outbound, admission);
+    }
+    sent(ctx, packet, record, result?)
+}
+
+/// Sends a packet on its flow's way.
+#[inline(always)]
+pub(crate) fn sent(
+    ctx: &TcContext,
+    packet: &Packet,
+    record: &mut Record,
+    verdict: Verdict,
+) -> Result<Verdict, DropReason> {
+    if record.admission.nat_port != 0 {
+        record.action = snat::send(ctx, packet, record.admission.nat_port)?;
+    }
+    Ok(verdict)
+}
+
+/// Known flow? Allowed by a rule, or by EC2 whatever the rules? Then it gets a port, and is remembered.
+#[inline(always)]
+fn weigh(packet: &Packet, here: &Here, record: &mut Record) -> Result<Verdict, DropReason> {
+    let key = flow::key_of(here.id, packet, Direction::Outbound).ok_or(DropReason::SnatUnsupported)?;
+    let found = flow::find(key, packet, Direction::Outbound, here.endpoint, &mut record.admission);
+    match found {
+        Found::Live => return Ok(Verdict::Flow),
+        Found::Refused => return Err(DropReason::NoMatchingRule),
+        Found::Over | Found::Nothing => {}
+    }
+    if matches!(packet.transport, Transport::None) {
+        return Err(DropReason::SnatUnsupported);
+    }
+    let verdict = if exempt(packet, Direction::Outbound, here.endpoint) {
+        record.admission = Admission::NONE;
+        Verdict::Exempt
+    } else {
+        snat::decide(&Question::of(packet, Direction::Outbound), here.endpoint, &mut record.admission)?;
+        Verdict::Rule
+    };
+    open(key, packet, record, found)?;
+    Ok(verdict)
+}
+
+/// The key of the replies first, then the flow: a reply never finds half of it.
+#[inline(never)]
+fn open(key: &FlowKey, packet: &Packet, record: &mut Record, found: Found) -> Result<(), DropReason> {
+    record.admission.nat_port = snat::allocate(key)?;
+    let flow = &mut scratch().ok_or(DropReason::FlowTableFull)?.flow;
+    flow.begin(packet, Direction::Outbound, &record.admission, now_ns());
+    flow::open(key, flow, found).inspect_err(|_| snat::release(key, record.admission.nat_port))
+}
+
+/// Whether an ICMP error of the pod is about a translated flow, whose way it then goes; any other goes by the branch.
+#[inline(never)]
+pub(crate) fn is_about_translated(ctx: &TcContext, packet: &Packet, here: &Here) -> bool {
+    let Some(quoted) = packet::quoted(ctx, packet) else { return false };
+    let Some(key) = flow::key_of(here.id, quoted, Direction::Inbound) else { return false };
+    let mut about = Admission::NONE;
+    flow::would_pass(key, quoted, here.endpoint, &mut about) && about.nat_port != 0
+}
+
+/// Judges such an error, and sends it.
+#[inline(never)]
+pub(crate) fn judge_error(
+    ctx: &TcContext,
+    packet: &Packet,
+    here: &Here,
+    record: &mut Record,
+) -> Result<Verdict, DropReason> {
+    let quoted = &scratch().ok_or(DropReason::SnatUnsupported)?.quoted;
+    let key = flow::key_of(here.id, quoted, Direction::Inbound).ok_or(DropReason::SnatUnsupported)?;
+    let mut about = Admission::NONE;
+    if !flow::would_pass(key, quoted, here.endpoint, &mut about) {
+        return Err(DropReason::NoMatchingRule);
+    }
+    admit_error(packet, here, Direction::Outbound, record, &about)?;
+    record.action = snat::send_error(ctx, packet, quoted, about.nat_port)?;
+    Ok(Verdict::Flow)
+}
+
+/// Whether an ICMP error about a translated flow may pass: by the flow, if the operator wants that, else by a rule.
+#[inline(always)]
+fn admit_error(
+    packet: &Packet,
+    here: &Here,
+    direction: Direction,
+    record: &mut Record,
+    about: &Admission,
+) -> Result<(), DropReason> {
+    if here.endpoint.settings & RELATED_ICMP != 0 {
+        record.admission = *about;
+        return Ok(());
+    }
+    snat::decide(&Question::of(packet, direction), here.endpoint, &mut record.admission)
+}
+
+/// Primary interface, what comes in. Nothing of the host's is dropped or counted here.
+#[inline(always)]
+pub(crate) fn from_primary(ctx: &TcContext) -> i32 {
+    let Some(node) = snat::node() else { return TC_ACT_UNSPEC };
+    let Some(record) = Record::begin(ctx, Direction::Inbound) else { return TC_ACT_UNSPEC };
+    let Ok(Some(packet)) = record.parse(ctx) else { return TC_ACT_UNSPEC };
+    if packet.destination != node.addr {
+        return TC_ACT_UNSPEC;
+    }
+    match answer(ctx, packet, record) {
+        Some(result) => record.conclude(ctx, result),
+        None => TC_ACT_UNSPEC,
+    }
+}
+
+/// What becomes of a packet that is a pod's; `None` if it is not.
+#[inline(always)]
+fn answer(ctx: &TcContext, packet: &Packet, record: &mut Record) -> Option<Result<Verdict, DropReason>> {
+    if packet.is_icmp_error() {
+        return answer_error(ctx, packet, record);
+    }
+    if matches!(packet.part, Part::Later) {
+        return answer_later(ctx, packet, record);
+    }
+    let entry = snat::owner(&SnatKey::of_reply(packet)?)?;
+    let here = endpoint::known(entry.endpoint)?;
+    record.endpoint = here.id;
+    let key = flow_of(entry, packet)?;
+    if flow::find(key, packet, Direction::Inbound, here.endpoint, &mut record.admission) != Found::Live {
+        return None;
+    }
+    if matches!(packet.part, Part::First) {
+        remember(packet, entry, &record.admission);
+    }
+    Some(given(ctx, snat::receive(ctx, packet, &entry.local_addr, entry.local_port)))
+}
+
+/// The key of the flow that a reply belongs to, in scratch.
+#[inline(always)]
+fn flow_of(entry: &SnatEntry, packet: &Packet) -> Option<&'static FlowKey> {
+    let key = &mut scratch()?.key;
+    if !key.write(entry.endpoint, packet, Direction::Inbound) {
+        return None;
+    }
+    key.local_addr = entry.local_addr;
+    key.local_port = entry.local_port;
+    if packet.query != 0 {
+        key.asker = Asker::Local;
+    }
+    Some(key)
+}
+
+/// Judged for the pod it is for; its mark says so at the pod's veth.
+#[inline(always)]
+fn given(ctx: &TcContext, rewritten: Result<(), DropReason>) -> Result<Verdict, DropReason> {
+    rewritten?;
+    packet::mark(ctx);
+    Ok(Verdict::Flow)
+}
+
+#[inline(never)]
+fn answer_error(ctx: &TcContext, packet: &Packet, record: &mut Record) -> Option<Result<Verdict, DropReason>> {
+    let quoted = packet::quoted(ctx, packet)?;
+    let entry = snat::owner(&SnatKey::of_quoted(quoted)?)?;
+    let here = endpoint::known(entry.endpoint)?;
+    record.endpoint = here.id;
+    let key = &mut scratch()?.key;
+    if !key.write(entry.endpoint, quoted, Direction::Outbound) {
+        return None;
+    }
+    key.local_addr = entry.local_addr;
+    key.local_port = entry.local_port;
+    let mut about = Admission::NONE;
+    if !flow::would_pass(key, quoted, here.endpoint, &mut about) {
+        return None;
+    }
+    if let Err(reason) = admit_error(packet, &here, Direction::Inbound, record, &about) {
+        return Some(Err(reason));
+    }
+    Some(given(ctx, snat::receive_error(ctx, packet, quoted, entry)))
+}
+
+/// Fragments of replies: no endpoint is known before the first one has told it.
+const NOBODY: u64 = 0;
+
+#[inline(never)]
+fn remember(packet: &Packet, entry: &SnatEntry, admission: &Admission) {
+    let first = Fragment {
+        endpoint: entry.endpoint,
+        local_addr: entry.local_addr,
+        ..Fragment::first(packet, admission, now_ns())
+    };
+    fragment::put(&FragmentKey::of(NOBODY, packet, Direction::Inbound), &first);
+}
+
+#[inline(always)]
+fn answer_later(ctx: &TcContext, packet: &Packet, record: &mut Record) -> Option<Result<Verdict, DropReason>> {
+    let first = fragment::find(NOBODY, packet, Direction::Inbound)?;
+    record.endpoint = first.endpoint;
+    if first.is_overlapped_by(packet) {
+        return Some(Err(DropReason::Malformed));
+    }
+    record.admission = first.admission;
+    Some(given(ctx, snat::receive(ctx, packet, &first.local_addr, 0)))
+}

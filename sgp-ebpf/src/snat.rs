@@ -1,0 +1,190 @@
+//! What leaves the VPC under the node's address, and how replies find back.
+
+use aya_ebpf::bindings::{BPF_NOEXIST, TC_ACT_REDIRECT, bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1};
+use aya_ebpf::btf_maps::lpm_trie::Key;
+use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_redirect_neigh};
+use aya_ebpf::programs::TcContext;
+use sgp_common::addr::v4_bytes;
+use sgp_common::endpoint::Endpoint;
+use sgp_common::flow::{Admission, FlowKey};
+use sgp_common::packet::Packet;
+use sgp_common::policy::Question;
+use sgp_common::snat::{KEPT_PORT_MIN, Node, SnatEntry, SnatKey, SnatPolicy, SnatPorts, TRIES};
+use sgp_common::{Addr, DropReason, Family};
+
+use crate::maps::{ENDPOINTS, FLOWS, NODE, SNAT, SNAT_EXCLUDED};
+use crate::policy;
+use crate::rewrite::{self, Side};
+
+/// The node's own way out, once the agent has told it.
+#[inline(always)]
+pub(crate) fn node() -> Option<&'static Node> {
+    NODE.get(0).filter(|node| node.ifindex != 0)
+}
+
+/// Whether a destination is reached by the primary interface. IPv6 is never translated (facts 3.5).
+#[inline(always)]
+pub(crate) fn leaves(packet: &Packet) -> bool {
+    matches!(packet.family, Family::V4) && SNAT_EXCLUDED.get(&Key::new(ADDR_BITS, packet.destination)).is_none()
+}
+
+const ADDR_BITS: u32 = 128;
+
+/// Asks whose groups judge what leaves translated.
+///
+/// # Errors
+/// As `policy::decide`; `SnatUnsupported` while the primary interface is not known.
+#[inline(always)]
+pub(crate) fn decide(question: &Question, pod: &Endpoint, admission: &mut Admission) -> Result<(), DropReason> {
+    let node = node().ok_or(DropReason::SnatUnsupported)?;
+    if !matches!(node.policy, SnatPolicy::Node) {
+        policy::decide(question, pod, admission)?;
+    }
+    if !matches!(node.policy, SnatPolicy::Pod) {
+        policy::decide(question, primary(node)?, admission)?;
+    }
+    admission.revision = revision_of(node, pod)?;
+    Ok(())
+}
+
+/// What the revision of a translated flow is held against.
+#[inline(always)]
+pub(crate) fn revision(pod: &Endpoint) -> u64 {
+    node().and_then(|node| revision_of(node, pod).ok()).unwrap_or_default()
+}
+
+#[inline(always)]
+fn revision_of(node: &Node, pod: &Endpoint) -> Result<u64, DropReason> {
+    Ok(match node.policy {
+        SnatPolicy::Node => primary(node)?.revision,
+        SnatPolicy::Pod => pod.revision,
+        SnatPolicy::Both => primary(node)?.revision ^ pod.revision,
+    })
+}
+
+#[inline(always)]
+fn primary(node: &Node) -> Result<&'static Endpoint, DropReason> {
+    // SAFETY: entries are replaced whole; a reader sees the old or the new one until the program ends.
+    unsafe { ENDPOINTS.get(&node.endpoint) }.ok_or(DropReason::NoPolicy)
+}
+
+/// Takes a port for a new flow: inserting the key of its replies is the claim. One that takes the place of a flow that
+/// is over goes on with that one's port.
+///
+/// # Errors
+/// `SnatPortsExhausted`.
+#[inline(always)]
+pub(crate) fn allocate(flow: &FlowKey) -> Result<u16, DropReason> {
+    let node = node().ok_or(DropReason::SnatUnsupported)?;
+    // SAFETY: the port of an entry never changes while it stands.
+    let before = unsafe { FLOWS.get(flow) }.map_or(0, |flow| flow.nat_port);
+    if before != 0 && owner(&SnatKey::of(flow, before)).is_some_and(|entry| *entry == SnatEntry::of(flow)) {
+        return Ok(before);
+    }
+    if matches!(node.ports, SnatPorts::Keep) && flow.local_port >= KEPT_PORT_MIN && claim(flow, flow.local_port) {
+        return Ok(flow.local_port);
+    }
+    let seed = seed(node, flow);
+    for attempt in 0..TRIES {
+        let port = node.candidate(seed, attempt);
+        if claim(flow, port) {
+            return Ok(port);
+        }
+    }
+    Err(DropReason::SnatPortsExhausted)
+}
+
+#[inline(always)]
+fn claim(flow: &FlowKey, port: u16) -> bool {
+    SNAT.insert(SnatKey::of(flow, port), SnatEntry::of(flow), BPF_NOEXIST.into()).is_ok()
+}
+
+/// Gives a port back whose flow could not be remembered.
+#[inline(always)]
+pub(crate) fn release(flow: &FlowKey, port: u16) {
+    let _ = SNAT.remove(SnatKey::of(flow, port));
+}
+
+#[inline(always)]
+fn seed(node: &Node, flow: &FlowKey) -> u32 {
+    if matches!(node.ports, SnatPorts::Random) {
+        // SAFETY: a helper without arguments.
+        return unsafe { bpf_get_prandom_u32() };
+    }
+    let local = u32::from_be_bytes(v4_bytes(&flow.local_addr));
+    let remote = u32::from_be_bytes(v4_bytes(&flow.remote_addr));
+    let ports = u32::from(flow.local_port) << 16 | u32::from(flow.remote_port);
+    // As Knuth's multiplicative hash, a step for each word.
+    let mixed = |hash: u32, word: u32| (hash.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b1);
+    mixed(mixed(mixed(u32::from(flow.protocol), local), remote), ports)
+}
+
+/// Whose translated flow a packet to the node's own address belongs to; `None` for what is the host's.
+#[inline(always)]
+pub(crate) fn owner(key: &SnatKey) -> Option<&'static SnatEntry> {
+    // SAFETY: entries are replaced whole, and only by one that says the same.
+    unsafe { SNAT.get(key) }
+}
+
+/// Gives a packet the node's address and this port, and sends it out by the primary interface; what tc is told.
+///
+/// # Errors
+/// `RewriteFailed`.
+#[inline(never)]
+pub(crate) fn send(ctx: &TcContext, packet: &Packet, nat_port: u16) -> Result<i32, DropReason> {
+    let node = node().ok_or(DropReason::SnatUnsupported)?;
+    rewrite::packet(ctx, packet, Side::Source, &node.addr, nat_port)?;
+    redirect(node)
+}
+
+/// Likewise an ICMP error of the pod about a translated packet: what it quotes is made the packet that came.
+///
+/// # Errors
+/// `RewriteFailed`.
+#[inline(never)]
+pub(crate) fn send_error(ctx: &TcContext, packet: &Packet, quoted: &Packet, nat_port: u16) -> Result<i32, DropReason> {
+    let node = node().ok_or(DropReason::SnatUnsupported)?;
+    rewrite::quoted(ctx, packet, quoted, Side::Destination, (&node.addr, nat_port))?;
+    rewrite::packet(ctx, packet, Side::Source, &node.addr, 0)?;
+    redirect(node)
+}
+
+/// Gives a reply the pod's address and port; the host stack, which has seen the flow leave, takes it there.
+///
+/// # Errors
+/// `RewriteFailed`.
+#[inline(never)]
+pub(crate) fn receive(ctx: &TcContext, packet: &Packet, local_addr: &Addr, local_port: u16) -> Result<(), DropReason> {
+    rewrite::packet(ctx, packet, Side::Destination, local_addr, local_port)
+}
+
+/// Likewise an ICMP error about a packet that left translated.
+///
+/// # Errors
+/// `RewriteFailed`.
+#[inline(never)]
+pub(crate) fn receive_error(
+    ctx: &TcContext,
+    packet: &Packet,
+    quoted: &Packet,
+    entry: &SnatEntry,
+) -> Result<(), DropReason> {
+    rewrite::quoted(ctx, packet, quoted, Side::Source, (&entry.local_addr, entry.local_port))?;
+    rewrite::packet(ctx, packet, Side::Destination, &entry.local_addr, 0)
+}
+
+/// To the router of the primary interface's subnet, whose MAC address the kernel knows or asks for.
+#[inline(always)]
+fn redirect(node: &Node) -> Result<i32, DropReason> {
+    let gateway = u32::from_ne_bytes(v4_bytes(&node.gateway));
+    let mut hop = bpf_redir_neigh {
+        nh_family: AF_INET,
+        __bindgen_anon_1: bpf_redir_neigh__bindgen_ty_1 { ipv6_nh: [gateway, 0, 0, 0] },
+    };
+    // SAFETY: the helper reads the next hop, which lives until it returns.
+    let action = unsafe { bpf_redirect_neigh(node.ifindex, &raw mut hop, size_of::<bpf_redir_neigh>() as i32, 0) };
+    if action == i64::from(TC_ACT_REDIRECT) { Ok(TC_ACT_REDIRECT) } else { Err(DropReason::RewriteFailed) }
+}
+
+/// Address family of IPv4 (`linux/socket.h`).
+const AF_INET: u32 = 2;
