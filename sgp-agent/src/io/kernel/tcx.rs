@@ -23,9 +23,12 @@ pub(super) fn attach(dirs: &PinDirs, program: &mut SchedClassifier, link: &Link)
     attached.pin(dirs.links().join(link_pin(link))).map(drop).context("pinning the link")
 }
 
-/// Removes a link's pin; the kernel detaches the program with it.
+/// Takes a program off and removes its link's pin. Until it is off, the kernel would not have the same program there again.
 pub(super) fn detach(dirs: &PinDirs, link: &Link) -> Result<()> {
     let path = dirs.links().join(link_pin(link));
+    if let Ok(pinned) = sys::open_pin(&path) {
+        sys::detach_link(pinned.as_fd()).with_context(|| format!("detaching the link {}", path.display()))?;
+    }
     match fs::remove_file(&path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("removing the link {}", path.display()))
