@@ -24,7 +24,8 @@ use sgp_common::pins::{map, program};
 use sgp_common::{Direction, DropReason};
 
 const A: &str = "10.0.2.20";
-const RULES: [&str; 3] = ["in tcp 80 10.0.0.0/8", "in icmp 3 10.0.0.0/8", "out all * 0.0.0.0/0"];
+const RULES: [&str; 4] =
+    ["in tcp 80 10.0.0.0/8", "in udp 53 10.0.0.0/8", "in icmp 3 10.0.0.0/8", "out all * 0.0.0.0/0"];
 
 fn observed(node: &Node, rules: &[&str]) -> Observed {
     node.observed(&ec2(&[("sg-1", rules)]), &[set(&["sg-1"])])
@@ -211,17 +212,27 @@ fn a_full_flow_table_opens_no_more_and_keeps_those_it_has() {
     assert!(tcp(&mut node, 40001, SYN).passed, "flows of endpoints that are gone were reclaimed");
 }
 
+/// Seconds since the machine was started, which is when the kernel's clock begins.
+fn uptime() -> u64 {
+    let uptime = std::fs::read_to_string("/proc/uptime").expect("/proc/uptime");
+    uptime.split('.').next().and_then(|seconds| seconds.parse().ok()).expect("seconds")
+}
+
 #[test]
 fn an_idle_flow_is_over_before_any_sweep() {
     let Some(mut node) = node() else { return };
-    assert!(tcp(&mut node, 40000, SYN).passed);
+    let pod = node.pods[0].clone();
+    let frame = Frame::udp((ip(A), 40000), (pod.ipv4, 53)).bytes();
+    assert!(node.run(pod.receives(), &frame).passed);
     let (key, flow) = node.maps.flows.iter().flatten().next().expect("a flow");
     node.apply(&observed(&node, &[]).clone());
-    assert!(tcp(&mut node, 40000, ACK).passed);
+    assert!(node.run(pod.receives(), &frame).passed, "it outlives its rule");
+    // UDP is idle for 30 s at most, so the machine must have been up for longer.
+    while uptime() <= 31 {
+        std::thread::sleep(Duration::from_secs(1));
+    }
     node.maps.flows.insert(key, Flow { last_seen_ns: 0, ..flow }, 0).expect("FLOWS");
-    let boot = std::fs::read_to_string("/proc/uptime").expect("/proc/uptime");
-    assert!(boot.split('.').next().and_then(|seconds| seconds.parse().ok()).unwrap_or(0) > 120, "{boot}");
-    assert_eq!(reason(&tcp(&mut node, 40000, ACK)), Some(DropReason::NoMatchingRule));
+    assert_eq!(reason(&node.run(pod.receives(), &frame)), Some(DropReason::NoMatchingRule));
 }
 
 #[test]

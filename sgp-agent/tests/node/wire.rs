@@ -109,7 +109,8 @@ impl Wire {
 
     /// Frames that came to the router with the tag of the pod's VLAN.
     pub(crate) fn tagged_frames(&self) -> u64 {
-        let listed = self.router.inside(|| fs::read_to_string("/proc/net/dev").expect("/proc/net/dev"));
+        let listed =
+            self.router.inside(|| fs::read_to_string("/proc/thread-self/net/dev").expect("this thread's interfaces"));
         let line = listed.lines().find_map(|line| line.trim().strip_prefix("vpc1:")).expect("the router's VLAN");
         line.split_whitespace().nth(1).and_then(|count| count.parse().ok()).expect("a count of frames")
     }

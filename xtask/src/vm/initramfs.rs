@@ -14,30 +14,37 @@ const INIT: &str = include_str!("init.sh");
 /// Modules, with those they need: VLAN links, and what holds programs before Linux 6.6.
 const MODULES: [&str; 6] = ["8021q", "veth", "bridge", "dummy", "sch_ingress", "cls_bpf"];
 /// Programs that tests run; libraries come along.
-const PROGRAMS: [&str; 3] = ["ip", "tc", "bpftool"];
+const PROGRAMS: [&str; 4] = ["ip", "tc", "bpftool", "nsenter"];
 /// What the init script and tests take from busybox. Its own `ip` lacks most of the real one's.
 const APPLETS: [&str; 13] =
     ["sh", "mount", "insmod", "poweroff", "uname", "sleep", "cat", "ls", "dmesg", "nc", "ping", "ping6", "sysctl"];
 
-/// A test program of cargo's, and what it is asked to do.
-pub(super) struct Test {
-    pub(super) name: String,
-    pub(super) program: PathBuf,
+/// What goes into an archive besides the system.
+pub(super) struct Content {
+    /// Test programs, by name.
+    pub(super) tests: Vec<(String, PathBuf)>,
+    /// What each is asked to do.
     pub(super) arguments: Vec<String>,
+    /// Variables they find, as `NAME=value`.
+    pub(super) environment: Vec<String>,
+    /// The agent, which tests start by the path it has here.
+    pub(super) agent: PathBuf,
+    /// Directories that tests read, by the paths they have here.
+    pub(super) data: Vec<PathBuf>,
 }
 
 /// Builds the archive at `archive` and returns the kernel's image, which boots with it.
 ///
 /// # Errors
 /// Names the file or program that is missing.
-pub(super) fn build(kernel: &Kernel, tests: &[Test], archive: &Path) -> Result<PathBuf> {
+pub(super) fn build(kernel: &Kernel, content: &Content, archive: &Path) -> Result<PathBuf> {
     let tree = Tree { root: archive.with_extension("tree") };
     tree.clear()?;
     for directory in ["dev", "proc", "sys", "tmp", "run", "root", "bin", "sbin", "tests", "modules"] {
         fs::create_dir_all(tree.root.join(directory)).with_context(|| format!("{directory} cannot be made"))?;
     }
     tree.programs()?;
-    tree.tests(tests)?;
+    tree.tests(content)?;
     tree.modules(kernel)?;
     tree.write("init", INIT)?;
     let script = "find . -print0 | cpio --null --create --format=newc --quiet";
@@ -103,18 +110,34 @@ impl Tree {
         Ok(())
     }
 
-    fn tests(&self, tests: &[Test]) -> Result<()> {
-        for test in tests {
-            let to = self.root.join("tests").join(&test.name);
-            // Without debug information a program is a third as large, and there is little memory to unpack it to.
-            let stripped = Command::new("strip").arg("-o").arg(&to).arg(&test.program).status();
-            if !stripped.is_ok_and(|status| status.success()) {
-                self.copy(&test.program, &Path::new("tests").join(&test.name))?;
-            }
-            self.libraries(&test.program)?;
+    fn tests(&self, content: &Content) -> Result<()> {
+        for (name, program) in &content.tests {
+            self.stripped(program, &Path::new("tests").join(name))?;
         }
-        let line = |test: &Test| format!("{} {}\n", test.name, test.arguments.join(" "));
-        self.write("tests/order", &tests.iter().map(line).collect::<String>())
+        self.stripped(&content.agent, &content.agent)?;
+        content.data.iter().try_for_each(|directory| self.directory(directory))?;
+        let names: String = content.tests.iter().map(|(name, _)| format!("{name}\n")).collect();
+        self.write("tests/order", &names)?;
+        let exports: String = content.environment.iter().map(|variable| format!("export {variable}\n")).collect();
+        self.write("tests/settings", &format!("{exports}arguments='{}'\n", content.arguments.join(" ")))
+    }
+
+    /// Without debug information a program is a third as large, and a VM has little memory to unpack it to.
+    fn stripped(&self, program: &Path, to: &Path) -> Result<()> {
+        self.copy(program, to)?;
+        let inside = self.root.join(to.strip_prefix("/").unwrap_or(to));
+        // Where there is no strip, it is large.
+        drop(Command::new("strip").arg(inside).status());
+        self.libraries(program)
+    }
+
+    fn directory(&self, directory: &Path) -> Result<()> {
+        let entries = fs::read_dir(directory).with_context(|| format!("{} cannot be listed", directory.display()))?;
+        entries
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| path.is_file())
+            .try_for_each(|file| self.copy(&file, &file))
     }
 
     /// Copies the shared libraries of a program, and the loader, to where the program looks for them.
