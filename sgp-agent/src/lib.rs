@@ -3,6 +3,7 @@
 //! Architecture invariant: `domain` is pure (no I/O, no clock, no SDK types); `io` talks to the world and
 //! its modules do not import each other; the two meet in `reconcile`, and in `check`, where nothing real is at stake.
 
+pub mod adopt;
 pub mod check;
 pub mod cli;
 pub mod cni;

@@ -1,7 +1,6 @@
 //! Answers the CNI plugin on the unix socket (`protocol`).
 
 use std::fs::Permissions;
-use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -14,10 +13,10 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Notify, watch};
 use tracing::{debug, warn};
 
-use crate::domain::branches::POD_UID_TAG;
-use crate::domain::groups::EndpointId;
-use crate::domain::matching::groups_of;
-use crate::domain::observed::{BranchAnnotation, CloudFacts, Pod};
+use crate::domain::adoption::agrees;
+use crate::domain::branches::{groups_wanted, pod_name};
+use crate::domain::groups::{EndpointId, GroupSet};
+use crate::domain::observed::{BranchAnnotation, Pod};
 use crate::domain::plan::links_of;
 use crate::domain::settings::Settings;
 use crate::host::Host;
@@ -130,7 +129,8 @@ fn wiring(status: &Status, settings: &Settings, wanted: &PodRef) -> Answer {
     match &pod.branch {
         Some(Err(reason)) => Ok(Response::Error { message: format!("pod {name}: {reason}") }),
         Some(Ok(branch)) => branch_response(status, settings, pod, branch),
-        None if pod.host_network || groups_of(pod, cluster).0.is_empty() => Ok(Response::Other),
+        // Whose groups they would be does not matter to whether there is a branch to wait for.
+        None if groups_wanted(pod, cluster, &GroupSet::default()).is_none() => Ok(Response::Other),
         None => {
             let reason = status.refused.get(&name).cloned();
             Err(format!("pod {name}: {}", reason.unwrap_or_else(|| "its branch is not ready yet".into())))
@@ -147,11 +147,11 @@ fn branch_response(status: &Status, settings: &Settings, pod: &Pod, branch: &Bra
     let cloud = status.observed.cloud.as_ref().ok_or_else(String::new)?;
     let trunk = cloud.associations.get(&branch.interface_id).and_then(|at| cloud.interfaces.get(&at.trunk_id));
     let trunk = trunk.ok_or_else(|| {
-        let pod = crate::domain::branches::pod_name(pod);
+        let pod = pod_name(pod);
         format!("pod {pod}: EC2 does not show its branch {} on a trunk", branch.interface_id)
     })?;
-    if !is_of(pod, branch, cloud) {
-        let name = crate::domain::branches::pod_name(pod);
+    if !agrees(pod, branch, cloud) {
+        let name = pod_name(pod);
         let message = format!(
             "pod {name}: its annotation {} contradicts what EC2 says of {}; whoever wrote it must correct it, or the pod be made anew",
             crate::domain::annotation::POD_ENI,
@@ -186,18 +186,6 @@ fn wiring_of(settings: &Settings, pod: &Pod, branch: &BranchAnnotation, trunk_ma
         veth_prefix: settings.veth_prefix.clone(),
         mtu: settings.pod_mtu,
     }
-}
-
-/// Whether EC2 agrees with the annotation, which anybody who may create pods can write. A branch that is not
-/// of our making carries no pod's UID; there, AWS's webhook guards the annotation.
-fn is_of(pod: &Pod, branch: &BranchAnnotation, cloud: &CloudFacts) -> bool {
-    let Some(eni) = cloud.interfaces.get(&branch.interface_id) else { return false };
-    let mut addresses = branch.private_ip.map(IpAddr::V4).into_iter().chain(branch.ipv6_addr.map(IpAddr::V6));
-    let vlan = cloud.associations.get(&branch.interface_id).map(|at| at.vlan_id);
-    eni.tags.get(POD_UID_TAG).is_none_or(|uid| *uid == pod.uid)
-        && eni.mac == branch.mac
-        && addresses.all(|addr| eni.addresses.contains(&addr))
-        && vlan == Some(branch.vlan_id)
 }
 
 /// All of it: the endpoint, these very interfaces, the policy of its groups, and four live links.

@@ -8,33 +8,19 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::Result;
-use nix::sched::{CloneFlags, setns};
 use plugin::{Node, ok};
 use sgp_agent::domain::settings::{Settings, Snat};
 use sgp_agent::domain::wiring::Mode;
-use sgp_agent::host::{Host, PROC_SYS, restore};
+use sgp_agent::host::{Host, PROC_SYS, check, restore};
 use sgp_common::addr::Family;
-
-/// Runs on a thread that has joined the node's namespace.
-fn on<T: Send, F: Future<Output = T>>(node: &Node, work: impl FnOnce() -> F + Send) -> T {
-    let namespace = fs::File::open(format!("/run/netns/{}", node.space("node"))).expect("the node's namespace");
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            setns(&namespace, CloneFlags::CLONE_NEWNET).expect("root may join it");
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(work())
-        });
-        thread.join().expect("the thread ends")
-    })
-}
 
 fn ready(node: &Node, settings: &Settings) -> Result<()> {
     let host = Host::new(settings.clone(), Path::new(PROC_SYS), node.dir());
-    on(node, || async move { host.ready().await })
+    node.on(|| async move { host.ready().await })
 }
 
 fn back(node: &Node) -> Result<()> {
-    on(node, || restore(Path::new(PROC_SYS), node.dir()))
+    node.on(|| restore(Path::new(PROC_SYS), node.dir()))
 }
 
 /// Everything of the node that a setting may touch.
@@ -162,10 +148,33 @@ fn what_somebody_else_has_changed_since_is_not_put_back() {
 }
 
 #[test]
+fn a_check_tells_what_somebody_else_has_changed() {
+    let Some(node) = Node::start() else { return };
+    let told = || {
+        node.on(|| check(Path::new(PROC_SYS), node.dir())).map_or_else(|told| format!("{told:#}"), |()| String::new())
+    };
+    assert_eq!(told(), "", "a node that nobody touched is as it should be");
+    ready(&node, &strict()).expect("the node is ready");
+    assert_eq!(told(), "");
+    for (words, wanted) in [
+        ("rule del fwmark 0x80/0x80", "the rule \"1024: from all fwmark 0x80/0x80 lookup main\" is gone"),
+        ("rule add from all lookup local pref 0", "the rule \"0: from all lookup local\" is back"),
+        ("link set eth0 mtu 1300", "the MTU of eth0 is 1300 and needs 1400"),
+    ] {
+        node.ip(words);
+        assert!(told().starts_with(wanted), "{}", told());
+        ready(&node, &strict()).expect("a restart sets it right");
+        assert_eq!(told(), "");
+    }
+    ok(node.within("node", "sysctl").args(["-qw", "net.ipv4.tcp_early_demux=1"]));
+    assert!(told().starts_with("net/ipv4/tcp_early_demux is 1 and needs 0"), "{}", told());
+}
+
+#[test]
 fn what_cannot_be_set_is_told_with_its_variable_and_the_old_state_is_kept() {
     let Some(node) = Node::start() else { return };
     let nowhere = Host::new(strict(), Path::new("/proc/self/none"), node.dir());
-    let told = on(&node, || async { nowhere.ready().await }).expect_err("no such directory");
+    let told = node.on(|| async { nowhere.ready().await }).expect_err("no such directory");
     assert!(format!("{told:#}").contains("/proc/self/none/net/ipv4/ip_forward"), "{told:#}");
     fs::write(node.dir().join("host.json"), "{").expect("the directory is ours");
     let told = format!("{:#}", ready(&node, &strict()).expect_err("a broken record"));

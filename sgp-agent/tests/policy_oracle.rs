@@ -47,8 +47,7 @@ fn named(policy: &Policy, peers: &BTreeMap<IpAddr, u64>, ask: &Ask) -> Option<St
     let answer = explain(|bits, key| longest(policy, bits, key), &packet, ask.direction, peer);
     let (direction, family) = (ask.direction, packet.family);
     let key = RuleKey { policy_digest: policy.digest, rule: answer.rule?, direction, family, reserved: [0; 4] };
-    let name = policy.names.get(&key).expect("every rule has a name");
-    Some(name.rule_id.clone())
+    Some(policy.names.get(&key).expect("every rule has a name").rule_id.clone())
 }
 
 #[test]

@@ -4,7 +4,8 @@ mod plugin;
 
 use plugin::{Cluster, Node, Pod};
 use serde_json::Value;
-use sgp_agent::domain::wiring::Mode;
+use sgp_agent::domain::wiring::{Mode, mac_text};
+use sgp_agent::io::netlink::Netlink;
 
 const SHOP: Pod = Pod { name: "shop", uid: "u1", number: 1 };
 /// The same name, another pod.
@@ -98,7 +99,12 @@ fn a_pod_finds_its_address_and_its_way_out() {
     let routes = node.ip_in("u1", "route");
     assert_eq!(routes, "default via 169.254.1.1 dev eth0 proto static\n169.254.1.1 dev eth0 proto static scope link");
     assert!(node.ip_in("u1", "-4 -o addr show dev eth0").contains("inet 10.0.1.10/32"));
-    assert!(node.ip_in("u1", "neigh show dev eth0").contains("169.254.1.1 lladdr"));
+    let neighbour = node.ip_in("u1", "neigh show dev eth0");
+    assert!(neighbour.contains("169.254.1.1 lladdr") && neighbour.ends_with("PERMANENT"), "{neighbour}");
+    for (space, link) in [("u1", "eth0"), ("node", "vlan5ad86df4829")] {
+        let shown = node.ip_in(space, &format!("link show dev {link}"));
+        assert!(shown.contains("mtu 1400"), "both ends have POD_MTU: {shown}");
+    }
     node.add(&OTHER, Mode::Strict, Cluster::V6);
     let routes = node.ip_in("u3", "-6 route show default");
     assert_eq!(routes, "default via fe80::1 dev eth0 proto static metric 1024 pref medium");
@@ -251,6 +257,23 @@ fn what_the_vpc_cni_wired_is_taken_away_by_its_result() {
         node.del(&SHOP, &result);
         assert_eq!(node.picture(), before, "{mode:?}");
     }
+}
+
+#[test]
+fn the_other_end_of_a_host_veth_is_seen_from_the_node() {
+    let Some(node) = Node::start() else { return };
+    let result = node.add(&SHOP, Mode::Strict, Cluster::V4);
+    let host = result["interfaces"][0]["name"].as_str().expect("a host veth").to_owned();
+    let inside = node.ip_in("u1", "-o link show dev eth0");
+    let wanted = inside.split(' ').skip_while(|word| *word != "link/ether").nth(1).expect("a MAC address").to_owned();
+    let seen = node.on(|| async move {
+        let netlink = Netlink::connect()?;
+        let link = netlink.link(&host).await?.expect("the host veth");
+        let lo = netlink.link("lo").await?.expect("every node has one");
+        anyhow::Ok((netlink.peer_mac(link.index).await?, netlink.peer_mac(lo.index).await?))
+    });
+    let (peer, of_lo) = seen.expect("the kernel answers");
+    assert_eq!((peer.map(|mac| mac_text(&mac)), of_lo), (Some(wanted), None));
 }
 
 fn sorted(text: &str) -> String {

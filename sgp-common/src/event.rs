@@ -78,8 +78,10 @@ pub struct Outcome {
     pub reason: u8,
     /// If allowed, how.
     pub verdict: Verdict,
+    /// The direction whose rules `rule` is one of.
+    pub rule_direction: Direction,
     /// Zero.
-    pub reserved: [u8; 3],
+    pub reserved: [u8; 2],
 }
 
 /// Value of the one-entry, per-CPU map `SAMPLER`: how many events this CPU emitted in this second.

@@ -33,7 +33,7 @@ fn is_service_v6(addr: &Addr) -> bool {
 #[inline(always)]
 pub fn exempt(packet: &Packet, direction: Direction, endpoint: &Endpoint) -> bool {
     let remote = packet.remote(direction);
-    if packet.protocol == ICMPV6 {
+    if is_icmpv6(packet) {
         return neighbour_discovery(packet);
     }
     let service = match packet.family {
@@ -47,7 +47,13 @@ pub fn exempt(packet: &Packet, direction: Direction, endpoint: &Endpoint) -> boo
 /// one that claims to be the router or the resolver is judged by its rules.
 #[inline(always)]
 pub fn exempt_on_node(packet: &Packet) -> bool {
-    packet.protocol == ICMPV6 && neighbour_discovery(packet)
+    is_icmpv6(packet) && neighbour_discovery(packet)
+}
+
+/// In an IPv4 packet the number means nothing.
+#[inline(always)]
+fn is_icmpv6(packet: &Packet) -> bool {
+    packet.protocol == ICMPV6 && matches!(packet.family, Family::V6)
 }
 
 /// An endpoint without a router or resolver exempts nothing by it.

@@ -1,7 +1,7 @@
 //! Flows: tracked conversations seen from the endpoint, and how they live and die.
 
 use crate::endpoint::Timeouts;
-use crate::packet::{ICMP, ICMPV6, Packet, TCP, Transport, UDP};
+use crate::packet::{Packet, TCP, Transport, UDP};
 use crate::policy::Question;
 use crate::{Addr, Direction, Family, plain};
 
@@ -167,8 +167,8 @@ pub struct Admission {
     pub rule: u16,
     /// Whether EC2 would track the flow it opens.
     pub tracking: Tracking,
-    /// Zero.
-    pub reserved: u8,
+    /// The direction whose rules `rule` is one of: that in which its flow was opened.
+    pub direction: Direction,
     /// The flow's `nat_port`.
     pub nat_port: u16,
     /// Zero.
@@ -182,7 +182,7 @@ impl Admission {
         revision: 0,
         rule: u16::MAX,
         tracking: Tracking::Tracked,
-        reserved: 0,
+        direction: Direction::Inbound,
         nat_port: 0,
         padding: [0; 2],
     };
@@ -246,7 +246,7 @@ impl Flow {
             revision: self.revision,
             rule: self.rule,
             tracking: self.tracking,
-            reserved: 0,
+            direction: self.opened,
             nat_port: self.nat_port,
             padding: [0; 2],
         }
@@ -268,7 +268,7 @@ impl Flow {
             Direction::Inbound => key.local_port,
             Direction::Outbound => key.remote_port,
         };
-        let detail = if key.query == 0 { port.to_be_bytes() } else { [key.query, self.icmp_code] };
+        let detail = if key.query == 0 { port.to_be_bytes() } else { [self.icmp_type(key), self.icmp_code] };
         Question {
             remote: key.remote_addr,
             direction: self.opened,
@@ -276,6 +276,21 @@ impl Flow {
             protocol: key.protocol,
             detailed: u8::from(matches!(key.protocol, TCP | UDP) || key.query != 0),
             detail,
+        }
+    }
+
+    /// ICMP: type of the packet that opened it, which is the reply where the question was not seen.
+    #[inline(always)]
+    fn icmp_type(&self, key: &FlowKey) -> u8 {
+        let asked = matches!(
+            (key.asker, self.opened),
+            (Asker::Local, Direction::Outbound) | (Asker::Remote, Direction::Inbound)
+        );
+        match (asked, key.query) {
+            (true, query) => query,
+            // Echo of IPv4 is the one whose reply does not follow it (RFC 792).
+            (false, 8) => 0,
+            (false, query) => query + 1,
         }
     }
 
@@ -308,8 +323,8 @@ impl Flow {
     /// Whether the flow has been idle for longer than its state allows. Decided at lookup: an expired
     /// entry is a miss, and when memory is reclaimed changes no verdict.
     #[inline(always)]
-    pub fn expired(&self, protocol: u8, timeouts: &Timeouts, now_ns: u64) -> bool {
-        now_ns.saturating_sub(self.last_seen_ns) > lifetime_ns(self.state, protocol, timeouts)
+    pub fn expired(&self, key: &FlowKey, timeouts: &Timeouts, now_ns: u64) -> bool {
+        now_ns.saturating_sub(self.last_seen_ns) > lifetime_ns(self.state, key, timeouts)
     }
 
     /// Whether this packet may not use this entry although it lives: a SYN on a flow that has come further than its
@@ -358,14 +373,14 @@ pub fn advance(state: FlowState, packet: &Packet, turns: u8, fins: u8) -> FlowSt
 /// TCP established, UDP and UDP stream: the interface's own. Other protocols: 600 s (facts 5.2). Opening, closing and
 /// ICMP are unpublished; ours follow Linux nf_conntrack's `syn_sent`, `fin_wait`, `close` and ICMP defaults.
 #[inline(always)]
-pub fn lifetime_ns(state: FlowState, protocol: u8, timeouts: &Timeouts) -> u64 {
-    let seconds = match (protocol, state) {
+pub fn lifetime_ns(state: FlowState, key: &FlowKey, timeouts: &Timeouts) -> u64 {
+    let seconds = match (key.protocol, state) {
         (TCP, FlowState::Established | FlowState::Stream) => timeouts.tcp_established_s,
         (TCP, FlowState::Opening | FlowState::Closing) => 120,
         (TCP, FlowState::Closed) => 10,
         (UDP, FlowState::Stream) => timeouts.udp_stream_s,
         (UDP, _) => timeouts.udp_s,
-        (ICMP | ICMPV6, _) => 30,
+        _ if key.query != 0 => 30,
         _ => 600,
     };
     u64::from(seconds) * SECOND_NS

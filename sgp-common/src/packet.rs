@@ -216,7 +216,7 @@ fn parse_ipv6<B: Bytes + ?Sized>(frame: &B, packet: &mut Packet) -> Result<(), D
 
 #[inline(always)]
 fn follow_extensions<B: Bytes + ?Sized>(frame: &B, packet: &mut Packet, end: usize) -> Result<(), DropReason> {
-    let mut offset = ETHERNET_LEN + 40;
+    let (mut offset, mut fragment_headers) = (ETHERNET_LEN + 40, 0);
     for _ in 0..EXTENSION_HEADERS_MAX {
         if !is_extension(packet.protocol) {
             break;
@@ -229,11 +229,15 @@ fn follow_extensions<B: Bytes + ?Sized>(frame: &B, packet: &mut Packet, end: usi
             return Err(DropReason::Malformed);
         }
         if is_fragment {
+            fragment_headers += 1;
             fragment_v6(frame, packet, offset, end)?;
         }
         if matches!(packet.part, Part::Later) {
             break;
         }
+    }
+    if fragment_headers > 1 {
+        return Err(DropReason::Malformed);
     }
     if matches!(packet.part, Part::Later) {
         packet.transport = Transport::LaterFragment;
@@ -246,14 +250,11 @@ fn follow_extensions<B: Bytes + ?Sized>(frame: &B, packet: &mut Packet, end: usi
 }
 
 /// Reads the fragment header that ends at `offset` (RFC 8200 section 4.5). "Offset 0, no more" is a whole packet (RFC
-/// 6946). A second fragment header is nothing any sender makes.
+/// 6946).
 #[inline(always)]
 fn fragment_v6<B: Bytes + ?Sized>(frame: &B, packet: &mut Packet, offset: usize, end: usize) -> Result<(), DropReason> {
     let [high, low, a, b, c, d] = frame.read(offset - 6).ok_or(DropReason::Malformed)?;
     let place = u16::from_be_bytes([high, low]);
-    if !matches!(packet.part, Part::Whole) {
-        return Err(DropReason::Malformed);
-    }
     if place & 0xfff9 == 0 {
         return Ok(());
     }

@@ -5,8 +5,8 @@ use crate::addr::{is_v4_mapped, v4_mapped};
 use crate::packet::{Bytes, ETHERNET_LEN, ICMP, ICMP_LEN, ICMPV6, Packet, TCP, Transport, UDP, is_extension, query};
 
 /// Reads the packet that an ICMP error quotes, as far as a flow is known by it: addresses, and ports or a query's
-/// identifier, of a packet that is whole or a first fragment. The quotation may be cut off behind 8 bytes of the transport
-/// header (RFC 792); in IPv6, one with extension headers is not read.
+/// identifier, of a packet that is whole or a first fragment. The quotation may be cut off behind those (RFC 792 asks for 8
+/// bytes of the transport header); in IPv6, one with extension headers is not read.
 #[inline(always)]
 pub fn parse<B: Bytes + ?Sized>(frame: &B, error: &Packet, quoted: &mut Packet) -> Option<()> {
     let start = usize::from(error.transport_offset) + ICMP_LEN;
@@ -15,30 +15,32 @@ pub fn parse<B: Bytes + ?Sized>(frame: &B, error: &Packet, quoted: &mut Packet) 
         Family::V4 => quoted_ipv4(frame, start, quoted)?,
         Family::V6 => quoted_ipv6(frame, start, quoted)?,
     };
-    if transport + QUOTED_LEN > end {
-        return None;
-    }
-    let header: [u8; QUOTED_LEN] = frame.read(transport)?;
     quoted.transport_offset = transport as u16;
     match (quoted.family, quoted.protocol) {
         (_, TCP | UDP) => {
+            let [a, b, c, d] = within(frame, transport, end)?;
             quoted.transport = Transport::Ports;
-            quoted.source_port = u16::from_be_bytes([header[0], header[1]]);
-            quoted.destination_port = u16::from_be_bytes([header[2], header[3]]);
+            quoted.source_port = u16::from_be_bytes([a, b]);
+            quoted.destination_port = u16::from_be_bytes([c, d]);
         }
         (Family::V4, ICMP) | (Family::V6, ICMPV6) => {
+            let [icmp_type, _, _, _, high, low] = within(frame, transport, end)?;
             quoted.transport = Transport::Icmp;
-            quoted.icmp_type = header[0];
-            quoted.query = query(quoted.family, header[0]);
-            quoted.query_id = u16::from_be_bytes([header[4], header[5]]);
+            quoted.icmp_type = icmp_type;
+            quoted.query = query(quoted.family, icmp_type);
+            quoted.query_id = u16::from_be_bytes([high, low]);
         }
+        _ if transport > end => return None,
         _ => {}
     }
     Some(())
 }
 
-/// Bytes of the quoted packet's transport header that an ICMP error has at least (RFC 792).
-const QUOTED_LEN: usize = 8;
+/// Bytes of the quotation, which ends where the error does.
+#[inline(always)]
+fn within<const N: usize, B: Bytes + ?Sized>(frame: &B, at: usize, end: usize) -> Option<[u8; N]> {
+    if at + N > end { None } else { frame.read(at) }
+}
 
 /// Reads a quoted IPv4 header; where its transport header begins.
 #[inline(always)]

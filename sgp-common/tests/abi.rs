@@ -82,7 +82,7 @@ fn structs(out: &mut String) -> std::fmt::Result {
         out,
         FlowKey { endpoint, local_addr, remote_addr, local_port, remote_port, protocol, query, asker, reserved }
     );
-    layout!(out, Admission { policy_digest, revision, rule, tracking, reserved, nat_port, padding });
+    layout!(out, Admission { policy_digest, revision, rule, tracking, direction, nat_port, padding });
     layout!(
         out,
         Flow {
@@ -131,7 +131,7 @@ fn structs(out: &mut String) -> std::fmt::Result {
             reserved
         }
     );
-    layout!(out, Outcome { endpoint, policy_digest, rule, direction, reason, verdict, reserved });
+    layout!(out, Outcome { endpoint, policy_digest, rule, direction, reason, verdict, rule_direction, reserved });
     layout!(out, Sampler { second, emitted });
     Ok(())
 }

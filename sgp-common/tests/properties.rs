@@ -221,8 +221,10 @@ proptest! {
         let states = [FlowState::Opening, FlowState::Established, FlowState::Stream, FlowState::Closing, FlowState::Closed];
         let mut flow = Flow::open(&tcp(SYN), Direction::Inbound, &Admission::NONE, seen);
         flow.state = states[usize::from(state)];
-        let lifetime = lifetime_ns(flow.state, protocol, &TIMEOUTS);
-        let over = |at| flow.expired(protocol, &TIMEOUTS, at);
+        let query = u8::from(matches!(protocol, ICMP | ICMPV6));
+        let key = FlowKey { protocol, query, ..FlowKey::EMPTY };
+        let lifetime = lifetime_ns(flow.state, &key, &TIMEOUTS);
+        let over = |at| flow.expired(&key, &TIMEOUTS, at);
         prop_assert!(!over(seen + lifetime) && over(seen + lifetime + 1));
         prop_assert!(!over(seen.saturating_sub(1)), "clocks of two CPUs may differ");
     }

@@ -46,7 +46,7 @@ pub(crate) fn find(
     // SAFETY: the verifier knows the pointer is valid; racing writers are accepted (`Flow`).
     let flow = unsafe { &mut *flow };
     let now_ns = now_ns();
-    if flow.expired(packet.protocol, &endpoint.timeouts, now_ns) || flow.reopened_by(packet) {
+    if flow.expired(key, &endpoint.timeouts, now_ns) || flow.reopened_by(packet) {
         return Found::Over;
     }
     if is_due(flow, endpoint) {
@@ -90,7 +90,7 @@ fn judge_again(
 pub(crate) fn would_pass(key: &FlowKey, packet: &Packet, endpoint: &Endpoint, admission: &mut Admission) -> bool {
     // SAFETY: read-only use of a value that others may be writing; any mixture is harmless (`Flow`).
     let Some(flow) = (unsafe { FLOWS.get(key) }) else { return false };
-    if flow.expired(packet.protocol, &endpoint.timeouts, now_ns()) || flow.reopened_by(packet) {
+    if flow.expired(key, &endpoint.timeouts, now_ns()) || flow.reopened_by(packet) {
         return false;
     }
     if is_due(flow, endpoint) {

@@ -67,6 +67,7 @@ fn ask(policy: &Policy, question: &Question, admission: &mut Admission) -> Optio
     };
     admission.rule = first_match(remote.map(|it| &it.rules), peer.map(|it| &it.rules), &service.rules)?;
     admission.policy_digest = service.digest;
+    admission.direction = direction;
     admission.tracking = if service.is_untracked(question.protocol) { Tracking::Untracked } else { Tracking::Tracked };
     Some(())
 }

@@ -110,7 +110,8 @@ impl Record {
                 direction: self.direction(),
                 reason,
                 verdict,
-                reserved: [0; 3],
+                rule_direction: self.admission.direction,
+                reserved: [0; 2],
             };
         }
     }

@@ -5,8 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Error, Result};
 use sgp_common::event::Outcome;
-use sgp_common::flow::FlowKey;
-use sgp_common::packet::{ETHERNET_LEN, Frame, Packet, parse};
+use sgp_common::packet::{ETHERNET_LEN, Packet, parse};
 use sgp_common::pins::program;
 use sgp_common::policy::RuleKey;
 use sgp_common::{Direction, DropReason, Family, Verdict};
@@ -21,7 +20,6 @@ use crate::domain::observed::{ClusterFacts, LinkFacts, Observed};
 use crate::domain::plan::{Step, plan};
 use crate::domain::settings::{Settings, Snat};
 use crate::domain::wiring::{Alias, branch_interface, parse_mac};
-use crate::io::kernel::maps::Maps;
 use crate::io::kernel::trial::{At, Trial};
 use crate::io::kernel::{Bpf, Kernel as _, preflight};
 use crate::io::netlink::Netlink;
@@ -37,7 +35,6 @@ const MTU: u32 = 9001;
 /// Programs, maps and interfaces of one endpoint, of this thread alone.
 pub struct Kernel {
     bpf: Bpf,
-    maps: Maps,
     trial: Trial,
     enforcement: Enforcement,
     host: LinkFacts,
@@ -59,9 +56,9 @@ impl Kernel {
         preflight::permission()?;
         seclusion::enter()?;
         let bpf = Bpf::open_for_trial(&Path::new(seclusion::BPFFS).join("sgp-check"))?;
-        let (maps, trial) = (Maps::open(bpf.dirs())?, Trial::open(bpf.dirs())?);
+        let trial = Trial::open(bpf.dirs())?;
         let [host, branch] = interfaces()?;
-        Ok(Self { bpf, maps, trial, enforcement, host, branch, mac: [0; 6], rules: BTreeMap::new() })
+        Ok(Self { bpf, trial, enforcement, host, branch, mac: [0; 6], rules: BTreeMap::new() })
     }
 
     /// All that is observed if EC2 says `world`: a node with one pod, whose branch the endpoint is.
@@ -85,7 +82,8 @@ impl Kernel {
 
     fn apply(&mut self, desired: &Desired) -> Result<()> {
         for step in plan(desired, &self.bpf.installed()?) {
-            self.bpf.apply(&step)?;
+            // As the agent does: what fails for want of room may find some where the last world's things were.
+            self.bpf.apply(&step).or_else(|_| self.bpf.sweep().and_then(|_| self.bpf.apply(&step)))?;
             if let Step::PutPolicy(_, policy) = step {
                 self.rules.extend(policy.names);
             }
@@ -116,7 +114,7 @@ impl Kernel {
         let key = RuleKey {
             policy_digest: outcome.policy_digest,
             rule: outcome.rule,
-            direction: self.direction_of_rule(outcome, frame),
+            direction: outcome.rule_direction,
             family: family_of(frame),
             reserved: [0; 4],
         };
@@ -129,17 +127,6 @@ impl Kernel {
         let spoofed = direction == Direction::Outbound && frame.len() >= ETHERNET_LEN && frame[6..12] != self.mac;
         let parsed = parse(frame, &mut { Packet::EMPTY });
         if spoofed { DropReason::SpoofedSource } else { parsed.err().unwrap_or(DropReason::Malformed) }
-    }
-
-    /// The direction of the rule that admits a packet: of its flow, if that is why it passes.
-    fn direction_of_rule(&self, outcome: &Outcome, frame: &[u8]) -> Direction {
-        let mut packet = Packet::EMPTY;
-        let key = match (outcome.verdict, parse(frame, &mut packet)) {
-            (Verdict::Flow, Ok(Frame::Ip)) => FlowKey::of(outcome.endpoint, &packet, outcome.direction),
-            _ => None,
-        };
-        let flow = key.and_then(|key| self.maps.flows.get(&key, 0).ok());
-        flow.map_or(outcome.direction, |flow| flow.opened)
     }
 }
 

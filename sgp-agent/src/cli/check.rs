@@ -14,9 +14,8 @@ use super::run::Choices;
 use super::view::table;
 use crate::check::kernel::Kernel;
 use crate::check::{Engine, Outcome, holds, reason, run};
-use crate::domain::enforcement::{self, Enforcement, RelatedIcmp};
 use crate::domain::groups::RuleName;
-use crate::domain::model::{Judgement, Model, Related, Revoked, Settings};
+use crate::domain::model::{Judgement, Model, Settings};
 use crate::domain::scenario::{Action, Expect, Scenario, Step};
 
 /// Exit status for a scenario that cannot be read, and for an engine that cannot be had.
@@ -110,7 +109,7 @@ fn read(place: &str) -> Result<Scenario> {
 
 fn engine(question: &Question) -> Result<Box<dyn Engine>> {
     let enforcement = question.choices.enforcement();
-    let model = || Box::new(Model::new(settings(enforcement)));
+    let model = || Box::new(Model::new(Settings { enforcement, ..Settings::default() }));
     let kernel = || Kernel::start(enforcement).map(|kernel| Box::new(kernel) as Box<dyn Engine>);
     match question.engine {
         Some(EngineName::Model) => Ok(model()),
@@ -119,21 +118,6 @@ fn engine(question: &Question) -> Result<Box<dyn Engine>> {
             eprintln!("judged by the model; the kernel engine cannot be had: {error:#}");
             Ok(model() as Box<dyn Engine>)
         }),
-    }
-}
-
-/// The operator's choices, as the model knows them.
-fn settings(enforcement: Enforcement) -> Settings {
-    Settings {
-        related_icmp: match enforcement.related_icmp {
-            RelatedIcmp::PassesByFlow => Related::ByFlow,
-            RelatedIcmp::NeedsRule => Related::Never,
-        },
-        revoked: match enforcement.revoked {
-            enforcement::Revoked::IsCut => Revoked::Cut,
-            enforcement::Revoked::LivesOn => Revoked::Live,
-        },
-        ..Settings::default()
     }
 }
 

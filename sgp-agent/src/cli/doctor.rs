@@ -2,11 +2,14 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use clap::Args;
 use serde::Serialize;
 use sgp_common::addr::UNSPECIFIED;
 
+use super::variables::NodeFiles;
 use super::view::View;
+use crate::host;
 use crate::io::kernel::maps::Maps;
 use crate::io::kernel::{installed, preflight};
 
@@ -18,8 +21,19 @@ struct Finding {
     detail: String,
 }
 
-pub(super) fn print(view: &View) -> Result<ExitCode> {
+/// Where to look.
+#[derive(Args)]
+pub(super) struct Doctor {
+    #[command(flatten)]
+    view: View,
+    #[command(flatten)]
+    files: NodeFiles,
+}
+
+pub(super) fn print(doctor: &Doctor) -> Result<ExitCode> {
+    let view = &doctor.view;
     let mut findings = vec![finding("kernel, permission and bpffs", preflight::check(&view.place.bpf_dir))];
+    findings.push(finding("the node is set as its pods need it", node(&doctor.files)));
     match view.maps() {
         Ok(maps) => findings.extend(of_maps(view, &maps)),
         Err(error) => findings.push(finding("pins", Err(error))),
@@ -36,6 +50,11 @@ fn finding(what: &'static str, result: Result<()>) -> Finding {
         Ok(()) => Finding { ok: true, what, detail: String::new() },
         Err(error) => Finding { ok: false, what, detail: format!("{error:#}") },
     }
+}
+
+fn node(files: &NodeFiles) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("starting the async runtime")?.block_on(host::check(&files.proc_sys, &files.runtime_dir))
 }
 
 fn of_maps(view: &View, maps: &Maps) -> Vec<Finding> {

@@ -70,7 +70,7 @@ pub(super) fn monotonic_ns() -> Result<u64> {
 /// Whether a packet of this flow would still pass by it. A flow of no endpoint is over.
 pub(super) fn is_live(maps: &Maps, key: &FlowKey, flow: &Flow, now_ns: u64) -> bool {
     let endpoint = maps.endpoints.get(&key.endpoint, 0);
-    endpoint.is_ok_and(|endpoint| !flow.expired(key.protocol, &endpoint.timeouts, now_ns))
+    endpoint.is_ok_and(|endpoint| !flow.expired(key, &endpoint.timeouts, now_ns))
 }
 
 pub(super) fn print(target: &Target) -> Result<()> {

@@ -1,12 +1,15 @@
 //! The command line: `run` and `cni` do the work, `check` judges a scenario, all other commands read the pinned
 //! maps and need no agent.
 
+mod branches;
 mod check;
 mod counts;
 mod doctor;
 mod endpoints;
 mod explain;
 mod flows;
+mod instance_types;
+mod orphans;
 mod policy;
 mod run;
 mod status;
@@ -17,7 +20,7 @@ mod view;
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
 use view::{Target, View};
@@ -60,7 +63,11 @@ enum Command {
     /// What was dropped, by pod, direction and reason
     Drops(Target),
     /// Look for what could be wrong on this node; exit status 1 if anything is
-    Doctor(View),
+    Doctor(doctor::Doctor),
+    /// Find interfaces in EC2 that were made for this cluster and that nobody looks after any more
+    Orphans(orphans::Asked),
+    /// The table of instance types and how many branches each carries
+    InstanceTypes(instance_types::InstanceTypes),
     /// Would this kernel take the programs? Loads them where nobody else is, and says what its verifier counted
     Verify(View),
     /// Remove every pin and with them all programs, and put the node's own settings back: enforcement ends and branch
@@ -85,7 +92,9 @@ pub fn main() -> ExitCode {
 fn dispatch(command: Command) -> Result<ExitCode> {
     match command {
         Command::Cni => return Ok(crate::cni::main()),
-        Command::Doctor(view) => return doctor::print(&view),
+        Command::Orphans(asked) => return orphans::print(&asked),
+        Command::InstanceTypes(asked) => instance_types::print(&asked)?,
+        Command::Doctor(doctor) => return doctor::print(&doctor),
         Command::Check(question) => return Ok(check::print(&question)),
         Command::Run(settings) => run::run(*settings)?,
         Command::Status(view) => status::print(&view)?,
@@ -98,6 +107,11 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Uninstall(uninstall) => uninstall::run(&uninstall)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Runs what waits for EC2 or the API server.
+fn asynchronously<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::runtime::Runtime::new().context("starting the async runtime")?.block_on(work)
 }
 
 #[cfg(test)]

@@ -12,12 +12,12 @@ use nix::fcntl::{Flock, FlockArg};
 use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
+use super::branches::Branches;
 use super::variables::{NodeFiles, Variables};
 use super::view::Place;
-use crate::domain::branches::BranchSettings;
+use crate::adopt::adopt;
 use crate::domain::enforcement::{Enforcement, RelatedIcmp, Revoked, SnatJudges};
 use crate::domain::groups::EndpointId;
-use crate::domain::observed::CloudFacts;
 use crate::host::Host;
 use crate::io::ec2::Ec2;
 use crate::io::kernel::Bpf;
@@ -25,7 +25,7 @@ use crate::io::kernel::maps::{Maps, PinDirs};
 use crate::io::kubernetes::Kubernetes;
 use crate::io::{netlink, telemetry};
 use crate::protocol::SOCKET;
-use crate::reconcile::{Provision, Reconciler, Status, poll};
+use crate::reconcile::{Described, Provision, Reconciler, Status, poll};
 use crate::serve::serve;
 
 /// kube tells each failed connection by itself; our own line says what it means.
@@ -60,11 +60,13 @@ pub(super) struct Settings {
     /// Seconds between two looks at EC2
     #[arg(long, default_value_t = 10.0, value_name = "SECONDS")]
     ec2_poll: f64,
-    /// Seconds a branch rests after its pod before it is deleted (AWS's branch-eni-cooldown)
-    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
-    branch_cooldown: u64,
+    #[command(flatten)]
+    branches: Branches,
     #[command(flatten)]
     choices: Choices,
+    /// Whose groups judge what a standard-mode pod sends out of the VPC under the node's address
+    #[arg(long, value_enum, default_value_t = SnatJudges::Node)]
+    snat_policy: SnatJudges,
     /// How log lines look
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -81,9 +83,6 @@ pub(super) struct Choices {
     /// Judge every flow again when rules or members of groups change (in EC2 a tracked one lives on)
     #[arg(long)]
     cut_on_revoke: bool,
-    /// Whose groups judge what a standard-mode pod sends out of the VPC under the node's address
-    #[arg(long, value_enum, default_value_t = SnatJudges::Node)]
-    snat_policy: SnatJudges,
 }
 
 impl Choices {
@@ -92,7 +91,7 @@ impl Choices {
         Enforcement {
             related_icmp: if self.related_icmp { RelatedIcmp::PassesByFlow } else { RelatedIcmp::NeedsRule },
             revoked: if self.cut_on_revoke { Revoked::IsCut } else { Revoked::LivesOn },
-            snat_policy: self.snat_policy,
+            ..Enforcement::default()
         }
     }
 }
@@ -175,6 +174,7 @@ async fn work(settings: Settings, node: String, host: Arc<Host>, kernel: Bpf) ->
     if settings.provision == Provision::Own {
         host.ready().await.context("making the node ready for pods")?;
     }
+    let types = settings.branches.types()?;
     let (changed, look_at_cloud) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (status, seen) = watch::channel(Status::default());
     follow_data_path(&kernel)?;
@@ -185,20 +185,20 @@ async fn work(settings: Settings, node: String, host: Arc<Host>, kernel: Bpf) ->
     let kubernetes = Arc::new(Kubernetes::connect(&node, &changed).await?);
     let reconciling = async {
         let instance_id = insist("the API server", || kubernetes.instance_id(&node)).await;
-        let cloud = Arc::new(insist("EC2", || Ec2::connect(&instance_id)).await);
+        let account = settings.branches.trunk_account.clone();
+        let cloud = Arc::new(insist("EC2", || Ec2::connect(&instance_id, &types, account.clone())).await);
         info!(node, instance_id, "started");
         let (told, facts) = watch::channel(None);
         let every = Duration::from_secs_f64(settings.ec2_poll);
         tokio::spawn(poll(Arc::clone(&cloud), Arc::clone(&kubernetes), every, Arc::clone(&look), told));
-        tokio::spawn(advertise(Arc::clone(&kubernetes), node.clone(), facts.clone()));
+        let provisioner = Arc::new(Mutex::new(settings.branches.provisioner(&settings.cluster_name)));
         if settings.provision == Provision::Own {
             tokio::spawn(bring_up_trunk(Arc::clone(&host), facts.clone()));
         }
-        let branches =
-            BranchSettings { cluster_name: settings.cluster_name.clone(), cooldown_s: settings.branch_cooldown };
         let netlink = netlink::Netlink::connect()?;
+        tokio::spawn(adopt(netlink.clone(), host.settings().veth_prefix.clone(), status.subscribe()));
         let (provision, kernel) = (settings.provision, Arc::new(Mutex::new(kernel)));
-        let enforcement = settings.choices.enforcement();
+        let enforcement = Enforcement { snat_policy: settings.snat_policy, ..settings.choices.enforcement() };
         let (node, kubernetes) = (node.clone(), Arc::clone(&kubernetes));
         Reconciler {
             node,
@@ -206,7 +206,7 @@ async fn work(settings: Settings, node: String, host: Arc<Host>, kernel: Bpf) ->
             cloud,
             kernel,
             netlink,
-            branches,
+            provisioner,
             settings: host.settings().clone(),
             enforcement,
             provision,
@@ -243,22 +243,10 @@ async fn insist<T, F: Future<Output = Result<T>>>(whom: &str, ask: impl Fn() -> 
     }
 }
 
-/// Says on the node how many branches it can carry, once its trunk stands.
-async fn advertise(kubernetes: Arc<Kubernetes>, node: String, mut facts: watch::Receiver<Option<Arc<CloudFacts>>>) {
-    let stands = |facts: &Option<Arc<CloudFacts>>| facts.as_ref().is_some_and(|facts| facts.trunk().is_some());
-    let Ok(limit) =
-        facts.wait_for(stands).await.map(|facts| facts.as_ref().map_or(0, |facts| facts.instance.branch_limit))
-    else {
-        return;
-    };
-    insist("the API server", || kubernetes.advertise(&node, limit)).await;
-    info!(node, branches = limit, "advertised vpc.amazonaws.com/pod-eni");
-}
-
 /// Sets the trunk's link up as soon as it is there; the kernel sees it a moment after EC2 does. Where branches
 /// are links that somebody else provides there is none to set up, and nothing to wait for.
-async fn bring_up_trunk(host: Arc<Host>, mut facts: watch::Receiver<Option<Arc<CloudFacts>>>) {
-    let mac_of = |facts: &Option<Arc<CloudFacts>>| Some(facts.as_ref()?.trunk()?.mac.clone());
+async fn bring_up_trunk(host: Arc<Host>, mut facts: watch::Receiver<Option<Arc<Described>>>) {
+    let mac_of = |seen: &Option<Arc<Described>>| Some(seen.as_ref()?.facts.trunk()?.mac.clone());
     let mut known = None;
     while let Ok(mac) =
         facts.wait_for(|facts| mac_of(facts).is_some_and(|mac| Some(mac) != known)).await.map(|it| mac_of(&it))

@@ -12,8 +12,9 @@ use super::config::{BranchLink, Call};
 use super::find::{Found, Ours, Uid, find};
 use super::{agent, answer, inside};
 use crate::domain::observed::LinkFacts;
+use crate::domain::routing::{PodRoute, Way};
 use crate::domain::wiring::{
-    self, Alias, VPC_ROUTER_V6, Way, Wired, branch_interface, host_interface, parse_mac, pod_hash, table,
+    Alias, VPC_ROUTER_V6, Wired, branch_interface, host_interface, parse_mac, pod_hash, table,
 };
 use crate::io::netlink::{Netlink, Route};
 use crate::protocol::{Request, Response, Wiring};
@@ -89,8 +90,8 @@ pub(super) async fn existing(netlink: &Netlink, name: &str) -> Result<LinkFacts>
 
 async fn branch(call: &Call, wiring: &Wiring, netlink: &Netlink) -> Result<LinkFacts> {
     let name = branch_interface(wiring.vlan_id);
+    let mac = parse_mac(&wiring.mac).with_context(|| format!("{:?} is no MAC address", wiring.mac))?;
     if call.config.branch_link == BranchLink::Vlan {
-        let mac = parse_mac(&wiring.mac).with_context(|| format!("{:?} is no MAC address", wiring.mac))?;
         let trunk_mac = parse_mac(&wiring.trunk_mac).context("the trunk's MAC address cannot be read")?;
         let trunk = netlink.links().await?.into_iter().find(|link| link.mac == trunk_mac);
         let trunk =
@@ -99,7 +100,10 @@ async fn branch(call: &Call, wiring: &Wiring, netlink: &Netlink) -> Result<LinkF
         netlink.add_vlan(&name, trunk.index, wiring.vlan_id, mac).await?;
     }
     let found = netlink.link(&name).await?;
-    found.with_context(|| format!("there is no link {name}, which \"branchLink\": \"provided\" promises"))
+    let found =
+        found.with_context(|| format!("there is no link {name}, which \"branchLink\": \"provided\" promises"))?;
+    netlink.set(found.index, |link| link.address(mac.to_vec())).await?;
+    Ok(LinkFacts { mac, ..found })
 }
 
 /// Before a link is up: packets may come in by one interface and be answered by another (rp_filter 2), the
@@ -166,7 +170,7 @@ async fn open(call: &Call, wiring: &Wiring, netlink: &Netlink, links: &Links) ->
 }
 
 /// A route of the layout, on these links.
-fn placed(route: &wiring::Route, links: &Links) -> Route {
+fn placed(route: &PodRoute, links: &Links) -> Route {
     let (via, device) = match route.way {
         Way::Pod => (None, Some(links.host.index)),
         Way::Branch => (None, Some(links.branch.index)),

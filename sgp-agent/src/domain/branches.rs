@@ -1,334 +1,400 @@
-//! Trunk and branches: what to ask EC2 for next, from what it and Kubernetes say now.
+//! Trunk and branches: what to ask EC2 and the API server for next, from what they say now.
 //!
-//! Level-triggered: every interface carries in its tags whose it is (facts 2.5, and our own two), so that
-//! any step can be the last one before the machine dies and the next agent goes on from the facts alone.
+//! Level-triggered: every interface carries in its tags whose it is (`tags`), so that any step can be the last
+//! one before the machine dies and the next agent goes on from the facts alone. A pod's branch is claimed by
+//! its tags, has the pod's groups and is on the trunk before the annotation is written; what of it lacks is
+//! planned at once, since the calls do not depend on each other.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::annotation;
+use super::answers::{Answers, token};
+use super::cloud_steps::{Family, NewInterface};
 use super::desired::Refusal;
-use super::groups::GroupSet;
+use super::groups::{EndpointId, GroupSet};
 use super::matching::groups_of;
-use super::observed::{BranchAnnotation, CloudFacts, ClusterFacts, NetworkInterface, Observed, Pod};
+use super::observed::{
+    Association, BranchAnnotation, CloudFacts, ClusterFacts, NetworkInterface, Observed, Pod, Subnet,
+};
+use super::pool::Stock;
+use super::site::{Site, site};
+use super::tags::{holder, our_branches};
+use super::trunk::Trunk;
+use super::vlans::Vlans;
 use super::wiring::Alias;
 
-/// Tag: VLAN id of a branch, decimal.
-pub const VLAN_TAG: &str = "vpcresources.k8s.aws/vlan-id";
-/// Tag: the trunk of a branch.
-pub const TRUNK_TAG: &str = "vpcresources.k8s.aws/trunk-eni-id";
-/// Tag: who looks after an interface.
-pub const OWNER_TAG: &str = "eks:eni:owner";
-/// Value of the owner tag on interfaces that are ours; AWS's own controller uses another.
-pub const OWNER: &str = "sgp-agent";
-/// Tag: the node's instance.
-pub const INSTANCE_TAG: &str = "node.k8s.amazonaws.com/instance_id";
-/// Tag of our own: UID of the pod a branch was made for.
-pub const POD_UID_TAG: &str = "sgp.dev/pod-uid";
-/// Tag of our own: `namespace/name` of that pod.
-pub const POD_TAG: &str = "sgp.dev/pod";
-/// VLAN ids of a trunk (facts 2.6).
-pub const VLAN_IDS: std::ops::RangeInclusive<u16> = 1..=120;
+pub use super::cloud_steps::{CloudStep, Purpose};
+pub use super::site::{Notice, Severity};
+pub use super::tags::{
+    INSTANCE_TAG, OWNER, OWNER_TAG, POD_TAG, POD_UID_TAG, TRUNK_TAG, Tags, VLAN_IDS, VLAN_TAG, of_pod, pod_name,
+};
+
+/// The most groups an interface can ever have: the quota's upper end (EC2 quotas; its default is 5, and what
+/// lies between EC2 itself refuses).
+const GROUPS_MAX: usize = 16;
+/// A cool-down in the ConfigMap is never shorter (facts 1.8), in seconds.
+const COOLDOWN_MIN_S: u64 = 30;
 
 /// How branches are made on this node.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BranchSettings {
     /// Name in the tag `kubernetes.io/cluster/<name>`.
     pub cluster_name: String,
     /// Seconds a branch rests after its pod ended: kube-proxy rules and ARP entries for its address age out.
     pub cooldown_s: u64,
+    /// Branches kept ready beyond those that pods have.
+    pub warm: u32,
+    /// Branches kept at least, pods' and ready ones together.
+    pub minimum: u32,
+    /// Account that must be permitted to attach interfaces, where it is another one (facts 0.1).
+    pub trunk_account: Option<String>,
+    /// Tells this start of the agent from others, in client tokens of branches that are for no pod.
+    pub incarnation: String,
 }
 
-/// One call, or a few that belong together.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CloudStep {
-    /// Create the trunk and attach it at the highest free device index.
-    CreateTrunk {
-        /// Device index to attach it at.
-        device_index: u32,
-        /// Tags.
-        tags: BTreeMap<String, String>,
-    },
-    /// Attach a trunk that an earlier agent created and did not come to attach.
-    AttachTrunk {
-        /// `eni-…`
-        trunk: String,
-        /// Device index to attach it at.
-        device_index: u32,
-    },
-    /// Create a branch.
-    CreateBranch {
-        /// Whose it is: `namespace/name`.
-        pod: String,
-        /// Pod UID; makes the call idempotent.
-        uid: String,
-        /// Its groups.
-        groups: GroupSet,
-        /// Tags.
-        tags: BTreeMap<String, String>,
-    },
-    /// Put a branch on the trunk.
-    Associate {
-        /// Whose it is: `namespace/name`.
-        pod: String,
-        /// `eni-…`
-        branch: String,
-        /// `eni-…`
-        trunk: String,
-        /// VLAN id.
-        vlan_id: u16,
-    },
-    /// Write the pod's annotation.
-    Annotate {
-        /// Pod UID the patch is guarded by.
-        uid: String,
-        /// Namespace.
-        namespace: String,
-        /// Name.
-        name: String,
-        /// What to write.
-        branch: BranchAnnotation,
-    },
-    /// Take a branch off its trunk.
-    Disassociate {
-        /// `eni-…`
-        branch: String,
-        /// `trunk-assoc-…`
-        association: String,
-    },
-    /// Delete an interface of ours.
-    Delete {
-        /// `eni-…`
-        interface: String,
-    },
+/// What an agent knows beside the facts. Losing it costs time, never a branch.
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    /// Since when (seconds, any clock) each branch has been without a pod.
+    pub ended_s: BTreeMap<String, u64>,
+    /// Steps that run now.
+    pub underway: Vec<CloudStep>,
+    /// What EC2 answered.
+    pub answers: Answers,
 }
 
 /// What to do, and what cannot be done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CloudPlan {
-    /// Independent of each other; each is planned again until the facts show it done.
+    /// Most urgent first. Independent of each other; each is planned again until the facts show it done.
     pub steps: Vec<CloudStep>,
     /// By pod.
     pub refused: Vec<Refusal>,
+    /// What to say once.
+    pub notices: Vec<Notice>,
     /// Branches that rest now: their pod ended, the cool-down runs.
     pub resting: BTreeSet<String>,
+    /// In how many seconds something is due without anybody's doing: the end of a cool-down, or EC2's.
+    pub look_in_s: Option<u64>,
 }
 
-/// Plans the next steps. `ended_s` says since when (seconds, any clock) each branch has been without a pod;
-/// a branch that is not in it has just been found so.
+/// The groups a pod's branch shall have; `None` for a pod that gets no branch. One that requests a branch
+/// without a policy gets the node's own groups, as on AWS.
+pub fn groups_wanted(pod: &Pod, cluster: &ClusterFacts, node_groups: &GroupSet) -> Option<GroupSet> {
+    if pod.host_network || pod.ended {
+        return None;
+    }
+    let matched = groups_of(pod, cluster);
+    match (matched.0.is_empty(), pod.requested) {
+        (false, _) => Some(matched),
+        (true, 0) => None,
+        (true, _) => Some(node_groups.clone()),
+    }
+}
+
+/// Plans the next steps. `enforced`: endpoints the kernel still holds; their branches are not given on.
 pub fn cloud_plan(
     observed: &Observed,
+    enforced: &BTreeSet<EndpointId>,
     settings: &BranchSettings,
-    ended_s: &BTreeMap<String, u64>,
+    memory: &Memory,
     now_s: u64,
 ) -> CloudPlan {
     let (Some(cluster), Some(cloud), Some(links)) = (&observed.cluster, &observed.cloud, &observed.links) else {
         return CloudPlan::default();
     };
     let aliases = links.iter().filter_map(|link| Alias::parse(link.alias.as_deref()?));
-    let wired = aliases.map(|alias| alias.interface_id).collect();
-    let (plan, vlans) = (CloudPlan::default(), used_vlans(cloud));
-    let mut planner = Planner { cluster, cloud, settings, plan, vlans, wired };
-    planner.release(ended_s, now_s);
-    match planner.cloud.trunk().map(|trunk| trunk.id.clone()) {
-        Some(trunk) => planner.provide(&trunk),
-        None => planner.make_trunk(),
-    }
+    let wired: BTreeSet<String> = aliases.map(|alias| alias.interface_id).collect();
+    let still = |eni: &&NetworkInterface| wired.contains(&eni.id) || enforced.contains(&EndpointId::of(&eni.id));
+    let held = our_branches(cloud).filter(still).map(|eni| eni.id.clone()).collect();
+    let plan = CloudPlan::default();
+    let mut planner = Planner { cluster, cloud, settings, memory, plan, held, now_s };
+    planner.plan_node();
     planner.plan
 }
 
-struct Planner<'a> {
-    cluster: &'a ClusterFacts,
-    cloud: &'a CloudFacts,
-    settings: &'a BranchSettings,
-    plan: CloudPlan,
-    vlans: BTreeSet<u16>,
-    /// Branches whose host veth still stands.
-    wired: BTreeSet<String>,
+pub(super) struct Planner<'a> {
+    pub(super) cluster: &'a ClusterFacts,
+    pub(super) cloud: &'a CloudFacts,
+    pub(super) settings: &'a BranchSettings,
+    pub(super) memory: &'a Memory,
+    pub(super) plan: CloudPlan,
+    /// Branches whose host veth still stands, or whose endpoint the kernel still holds.
+    pub(super) held: BTreeSet<String>,
+    pub(super) now_s: u64,
+}
+
+/// A node that has a trunk, while its branches are planned.
+pub(super) struct Carrier<'a> {
+    pub(super) trunk: String,
+    pub(super) site: Site,
+    pub(super) vlans: Vlans,
+    pub(super) stock: Stock<'a>,
+    /// Branches that exist, are being created or are planned.
+    pub(super) used: usize,
 }
 
 impl Planner<'_> {
-    fn make_trunk(&mut self) {
-        let wanted =
-            self.cluster.pods.values().filter(|pod| wants_branch(pod) && !groups_of(pod, self.cluster).0.is_empty());
-        let pods: Vec<String> = wanted.map(pod_name).collect();
-        let instance = &self.cloud.instance;
-        if instance.branch_limit == 0 {
-            let reason = format!(
-                "instance type {} of {} is not supported for trunk interface (Security Group for Pods): use a Nitro type that carries branches",
-                instance.instance_type, instance.id
-            );
-            self.plan.refused.extend(pods.into_iter().map(|pod| Refusal { object: pod, reason: reason.clone() }));
-            return;
-        }
-        let Some(device_index) =
-            (1..instance.interface_limit).rev().find(|index| !instance.device_indexes.contains(index))
-        else {
-            let reason = format!("no free device index found on {} for the trunk: detach an interface", instance.id);
-            self.plan.refused.extend(pods.into_iter().map(|pod| Refusal { object: pod, reason: reason.clone() }));
-            return;
+    fn plan_node(&mut self) {
+        let site = match site(self.cluster, self.cloud) {
+            Ok(site) => site,
+            Err(notice) => {
+                self.refuse_all(&notice.message);
+                return self.plan.notices.push(notice);
+            }
         };
-        let pending = |eni: &&NetworkInterface| eni.interface_type == "trunk" && self.is_ours(eni);
-        self.plan.steps.extend(match self.cloud.interfaces.values().find(pending) {
-            Some(eni) if eni.attachment.is_some() => None,
-            Some(eni) => Some(CloudStep::AttachTrunk { trunk: eni.id.clone(), device_index }),
-            None => Some(CloudStep::CreateTrunk { device_index, tags: self.tags() }),
-        });
+        match self.trunk(&site) {
+            Trunk::Stands(trunk) => self.branches(trunk, site),
+            Trunk::Coming => {}
+            Trunk::Impossible(reason) => self.refuse_all(&reason),
+        }
     }
 
-    fn is_ours(&self, eni: &NetworkInterface) -> bool {
-        eni.tags.get(OWNER_TAG).is_some_and(|owner| owner == OWNER)
-            && eni.tags.get(INSTANCE_TAG) == Some(&self.cloud.instance.id)
+    fn refuse_all(&mut self, reason: &str) {
+        let groups = &self.cloud.instance.primary_groups;
+        let pods = self.cluster.pods.values().filter(|pod| pod.branch.is_none());
+        let wanting = pods.filter(|pod| groups_wanted(pod, self.cluster, groups).is_some());
+        let refusals = wanting.map(|pod| Refusal { object: pod_name(pod), reason: reason.to_owned() });
+        self.plan.refused.extend(refusals.collect::<Vec<_>>());
     }
 
-    fn is_our_branch(&self, eni: &NetworkInterface) -> bool {
-        self.is_ours(eni) && eni.tags.contains_key(POD_UID_TAG)
-    }
-
-    fn tags(&self) -> BTreeMap<String, String> {
-        let tags = [
-            (OWNER_TAG.to_owned(), OWNER.to_owned()),
-            (format!("kubernetes.io/cluster/{}", self.settings.cluster_name), "owned".to_owned()),
-            (INSTANCE_TAG.to_owned(), self.cloud.instance.id.clone()),
-        ];
-        tags.into()
-    }
-
-    fn provide(&mut self, trunk: &str) {
-        for pod in self.cluster.pods.values().filter(|pod| wants_branch(pod)) {
+    fn branches(&mut self, trunk: String, site: Site) {
+        let vlans = Vlans::of(self.cloud, &trunk, &self.memory.underway);
+        let stock = self.stock(&site, &trunk);
+        let used = self.used(&trunk);
+        let mut carrier = Carrier { trunk, site, vlans, stock, used };
+        self.node_object();
+        for pod in self.cluster.pods.values() {
             match &pod.branch {
-                Some(Err(reason)) => self.refuse(pod, reason.clone()),
-                Some(Ok(branch)) if !self.cloud.interfaces.contains_key(&branch.interface_id) => {
-                    self.refuse(pod, format!("its annotation names {}, which EC2 does not know", branch.interface_id));
+                Some(Err(reason)) if !pod.host_network && !pod.ended => self.refuse(pod, reason.clone()),
+                Some(Ok(branch)) if !pod.ended => self.keep(pod, branch, &mut carrier),
+                Some(_) => {}
+                None => self.provide(pod, &mut carrier),
+            }
+        }
+        self.keep_stock(carrier);
+    }
+
+    /// Branches on the trunk, whoever made them, and those of ours that are not on it yet.
+    fn used(&self, trunk: &str) -> usize {
+        let on_trunk = self.cloud.associations.values().filter(|at| at.trunk_id == trunk).map(|at| &at.branch_id);
+        let all: BTreeSet<&String> = on_trunk.chain(our_branches(self.cloud).map(|eni| &eni.id)).collect();
+        let coming = self.memory.underway.iter().filter(|step| matches!(step, CloudStep::CreateBranch { .. }));
+        all.len() + coming.count()
+    }
+
+    /// A pod that has its annotation keeps its branch, and one that fell off the trunk is put back.
+    fn keep(&mut self, pod: &Pod, annotated: &BranchAnnotation, carrier: &mut Carrier<'_>) {
+        let Some(eni) = self.cloud.interfaces.get(&annotated.interface_id) else {
+            let id = &annotated.interface_id;
+            return self.refuse(pod, format!("its annotation names {id}, which EC2 does not know"));
+        };
+        let ours = our_branches(self.cloud).any(|ours| ours.id == eni.id) && holder(eni) == Some(&pod.uid);
+        if ours && !self.cloud.associations.contains_key(&eni.id) {
+            self.associate(eni, purpose(pod), carrier);
+        }
+    }
+
+    fn provide(&mut self, pod: &Pod, carrier: &mut Carrier<'_>) {
+        let Some(groups) = groups_wanted(pod, self.cluster, &self.cloud.instance.primary_groups) else { return };
+        if let Err(reason) = self.check(&groups) {
+            return self.refuse(pod, reason);
+        }
+        self.announce(pod, &groups);
+        let creating = self.memory.underway.iter().find(|step| creates_for(step, &pod.uid));
+        match (carrier.stock.claimed.get(&pod.uid).copied(), creating) {
+            (Some(branch), _) => self.finish(pod, &groups, branch, carrier),
+            (None, Some(step)) => self.plan.steps.push(step.clone()),
+            (None, None) => match carrier.stock.take(pod, &groups, &self.memory.underway, self.cloud) {
+                Some(branch) => self.finish(pod, &groups, branch, carrier),
+                None => self.create(pod, groups, carrier),
+            },
+        }
+    }
+
+    /// What EC2 would refuse, so that a pod is told at once; a group that comes to be lets it go on.
+    fn check(&self, groups: &GroupSet) -> Result<(), String> {
+        let code = "creating network interface, ";
+        if groups.0.len() > GROUPS_MAX {
+            return Err(format!(
+                "{code}SecurityGroupsPerInterfaceLimitExceeded: its policies name {} groups, and an interface has {GROUPS_MAX} at most: {groups}",
+                groups.0.len()
+            ));
+        }
+        for id in &groups.0 {
+            let vpc = &self.cloud.instance.vpc_id;
+            match self.cloud.groups.get(id) {
+                None => {
+                    return Err(format!(
+                        "{code}InvalidSecurityGroupID.NotFound: The securityGroup ID '{id}' does not exist"
+                    ));
                 }
-                Some(Ok(_)) => {}
-                None => self.provide_pod(pod, trunk),
+                Some(group) if group.vpc_id != *vpc && !group.vpc_id.is_empty() && !vpc.is_empty() => {
+                    return Err(format!(
+                        "{code}InvalidParameterValue: security group '{id}' is of {}, and this node of {vpc}",
+                        group.vpc_id
+                    ));
+                }
+                Some(_) => {}
             }
         }
+        Ok(())
     }
 
-    fn provide_pod(&mut self, pod: &Pod, trunk: &str) {
-        let groups = groups_of(pod, self.cluster);
-        let branch =
-            self.cloud.interfaces.values().find(|eni| self.is_our_branch(eni) && eni.tags[POD_UID_TAG] == pod.uid);
-        match branch {
-            Some(branch) => self.finish(pod, branch, trunk),
-            None if groups.0.is_empty() => {}
-            None => self.create(pod, groups, trunk),
-        }
+    fn announce(&mut self, pod: &Pod, groups: &GroupSet) {
+        let matched = !groups_of(pod, self.cluster).0.is_empty();
+        let ids: Vec<&str> = groups.0.iter().map(String::as_str).collect();
+        let (severity, message) = if matched {
+            (Severity::Normal, format!("Pod will get the following Security Groups [{}]", ids.join(" ")))
+        } else {
+            let text = "Pod will get the instance security group as the pod didn't match any Security Group from SecurityGroupPolicy";
+            (Severity::Warning, text.to_owned())
+        };
+        self.plan.notices.push(Notice { about: purpose(pod), severity, reason: "SecurityGroupRequested", message });
     }
 
-    /// Checks what EC2 would refuse, so that a pod is told at once; a group that comes to be lets it go on.
-    fn create(&mut self, pod: &Pod, groups: GroupSet, trunk: &str) {
-        if let Some(unknown) = groups.0.iter().find(|id| !self.cloud.groups.contains_key(*id)) {
-            let code = "creating network interface, InvalidSecurityGroupID.NotFound";
-            return self.refuse(pod, format!("{code}: The securityGroup ID '{unknown}' does not exist"));
-        }
-        let branches = self.cloud.interfaces.values().filter(|eni| self.is_our_branch(eni)).count();
-        let planned = self.plan.steps.iter().filter(|step| matches!(step, CloudStep::CreateBranch { .. })).count();
-        let (limit, used) = (self.cloud.instance.branch_limit as usize, branches + planned);
-        let free = VLAN_IDS.into_iter().find(|id| !self.vlans.contains(id));
-        let (Some(vlan_id), true) = (free, used < limit) else {
+    fn create(&mut self, pod: &Pod, groups: GroupSet, carrier: &mut Carrier<'_>) {
+        let (limit, used) = (self.cloud.instance.branch_limit as usize, carrier.used);
+        let vlan_id = if used < limit { carrier.vlans.take() } else { None };
+        let Some(vlan_id) = vlan_id else {
+            carrier.stock.wanted = true;
             let kind = &self.cloud.instance.instance_type;
-            return self.refuse(
-                pod,
-                format!(
-                    "this node ({kind}) carries {limit} branches at most and has {used}: it waits for one to be deleted"
-                ),
+            let reason = format!(
+                "this node ({kind}) carries {limit} branches at most and has {used}: it waits for one to be free again"
             );
+            return self.refuse(pod, reason);
         };
-        self.vlans.insert(vlan_id);
-        let mut tags = self.tags();
-        tags.insert(VLAN_TAG.to_owned(), vlan_id.to_string());
-        tags.insert(TRUNK_TAG.to_owned(), trunk.to_owned());
-        tags.insert(POD_UID_TAG.to_owned(), pod.uid.clone());
-        tags.insert(POD_TAG.to_owned(), pod_name(pod));
-        self.plan.steps.push(CloudStep::CreateBranch { pod: pod_name(pod), uid: pod.uid.clone(), groups, tags });
+        carrier.used += 1;
+        let step = self.new_branch(Some(pod), groups, vlan_id, carrier);
+        self.plan.steps.push(step);
     }
 
-    fn finish(&mut self, pod: &Pod, branch: &NetworkInterface, trunk: &str) {
-        let Some(vlan_id) = vlan_of(branch) else {
-            return self.refuse(pod, format!("its branch {} has no VLAN id in its tag {VLAN_TAG}", branch.id));
+    pub(super) fn new_branch(
+        &self,
+        pod: Option<&Pod>,
+        groups: GroupSet,
+        vlan_id: u16,
+        carrier: &Carrier<'_>,
+    ) -> CloudStep {
+        let seed = match pod {
+            Some(pod) => pod.uid.clone(),
+            None => format!("{}-{vlan_id}", self.settings.incarnation),
         };
-        let step = match self.cloud.associations.get(&branch.id) {
-            None => {
-                CloudStep::Associate { pod: pod_name(pod), branch: branch.id.clone(), trunk: trunk.to_owned(), vlan_id }
-            }
-            Some(association) => CloudStep::Annotate {
+        let mut tags = super::tags::common(&self.settings.cluster_name, &self.cloud.instance.id);
+        tags.extend(of_pod(pod));
+        tags.insert(VLAN_TAG.to_owned(), vlan_id.to_string());
+        tags.insert(TRUNK_TAG.to_owned(), carrier.trunk.clone());
+        let created = self.memory.answers.created(&seed);
+        let (subnet_id, family) = (carrier.site.subnet.id.clone(), carrier.site.family());
+        let token = token(&seed, &[&subnet_id, &groups.to_string(), &format!("{family:?} {tags:?}")], created);
+        let interface = NewInterface { subnet_id, groups, family, tags, token };
+        CloudStep::CreateBranch { purpose: pod.map_or(Purpose::Pool, purpose), interface }
+    }
+
+    /// Whatever the pod's branch lacks; with nothing lacking, the annotation.
+    fn finish(&mut self, pod: &Pod, groups: &GroupSet, branch: &NetworkInterface, carrier: &mut Carrier<'_>) {
+        let planned = self.plan.steps.len();
+        self.tag(branch, Some(pod), purpose(pod), carrier);
+        if branch.groups != *groups {
+            let (branch, groups) = (branch.id.clone(), groups.clone());
+            self.plan.steps.push(CloudStep::SetGroups { purpose: purpose(pod), branch, groups });
+        }
+        let Some(association) = self.cloud.associations.get(&branch.id) else {
+            return self.associate(branch, purpose(pod), carrier);
+        };
+        if self.plan.steps.len() == planned {
+            self.plan.steps.push(CloudStep::Annotate {
                 uid: pod.uid.clone(),
                 namespace: pod.namespace.clone(),
                 name: pod.name.clone(),
-                branch: self.describe(branch, vlan_id, &association.id),
-            },
+                branch: describe(branch, association, self.subnet_of(branch, &carrier.site)),
+            });
+        }
+    }
+
+    /// Writes the tags that differ from what they should be.
+    pub(super) fn tag(
+        &mut self,
+        branch: &NetworkInterface,
+        pod: Option<&Pod>,
+        purpose: Purpose,
+        carrier: &mut Carrier<'_>,
+    ) {
+        let mut tags = of_pod(pod);
+        let vlan_id = self.cloud.associations.get(&branch.id).map(|at| at.vlan_id);
+        if let Some(vlan_id) = vlan_id.or_else(|| carrier.vlans.of_branch(branch)) {
+            tags.insert(VLAN_TAG.to_owned(), vlan_id.to_string());
+        }
+        tags.insert(TRUNK_TAG.to_owned(), carrier.trunk.clone());
+        tags.retain(|key, value| branch.tags.get(key) != Some(value));
+        if !tags.is_empty() {
+            self.plan.steps.push(CloudStep::Tag { purpose, branch: branch.id.clone(), tags });
+        }
+    }
+
+    /// Puts a branch on the trunk; where another account does that, it must be permitted first.
+    pub(super) fn associate(&mut self, branch: &NetworkInterface, purpose: Purpose, carrier: &mut Carrier<'_>) {
+        let Some(vlan_id) = carrier.vlans.of_branch(branch) else { return };
+        let interface = branch.id.clone();
+        let step = match &self.settings.trunk_account {
+            Some(account) if !self.cloud.permitted.contains(&interface) => {
+                CloudStep::Permit { purpose, interface, account: account.clone() }
+            }
+            _ => CloudStep::Associate { purpose, branch: interface, trunk: carrier.trunk.clone(), vlan_id },
         };
         self.plan.steps.push(step);
     }
 
-    fn describe(&self, branch: &NetworkInterface, vlan_id: u16, association: &str) -> BranchAnnotation {
-        let v4 = |addr: &IpAddr| if let IpAddr::V4(v4) = addr { Some(*v4) } else { None };
-        let v6 = |addr: &IpAddr| if let IpAddr::V6(v6) = addr { Some(*v6) } else { None };
-        BranchAnnotation {
-            interface_id: branch.id.clone(),
-            mac: branch.mac.clone(),
-            private_ip: branch.addresses.iter().find_map(v4),
-            ipv6_addr: branch.addresses.iter().find_map(v6),
-            vlan_id,
-            subnet_cidr: self.cloud.instance.subnet_cidr,
-            subnet_v6_cidr: self.cloud.instance.subnet_v6_cidr,
-            association_id: Some(association.to_owned()),
-        }
+    /// A branch that was made before an ENIConfig changed is still in its old subnet.
+    fn subnet_of<'s>(&'s self, branch: &NetworkInterface, site: &'s Site) -> &'s Subnet {
+        self.cloud.subnets.get(&branch.subnet_id).unwrap_or(&site.subnet)
     }
 
-    /// Branches of pods that ended or are gone, and whose wiring is gone too, rest for the cool-down, then leave
-    /// the trunk, then go. Only interfaces with our owner tag are ever touched.
-    fn release(&mut self, ended_s: &BTreeMap<String, u64>, now_s: u64) {
-        let branches: Vec<&NetworkInterface> =
-            self.cloud.interfaces.values().filter(|eni| self.is_our_branch(eni)).collect();
-        for branch in branches {
-            let pod = self.cluster.pods.get(&branch.tags[POD_UID_TAG]);
-            if pod.is_some_and(|pod| !pod.ended) || self.wired.contains(&branch.id) {
-                continue;
-            }
-            self.plan.resting.insert(branch.id.clone());
-            let since = ended_s.get(&branch.id).copied().unwrap_or(now_s);
-            if now_s < since + self.settings.cooldown_s {
-                continue;
-            }
-            self.plan.steps.push(match self.cloud.associations.get(&branch.id) {
-                Some(association) => {
-                    CloudStep::Disassociate { branch: branch.id.clone(), association: association.id.clone() }
-                }
-                None => CloudStep::Delete { interface: branch.id.clone() },
-            });
-        }
+    pub(super) fn look_in(&mut self, seconds: u64) {
+        self.plan.look_in_s = Some(self.plan.look_in_s.map_or(seconds, |known| known.min(seconds)));
     }
 
     fn refuse(&mut self, pod: &Pod, reason: String) {
         self.plan.refused.push(Refusal { object: pod_name(pod), reason });
     }
+
+    /// Seconds a branch rests: what the ConfigMap says, where it says a number.
+    pub(super) fn cooldown_s(&self) -> u64 {
+        let written = self.cluster.cooldown.as_ref().and_then(|text| text.trim().parse::<u64>().ok());
+        written.map_or(self.settings.cooldown_s, |seconds| seconds.max(COOLDOWN_MIN_S))
+    }
 }
 
-fn wants_branch(pod: &Pod) -> bool {
-    !pod.host_network && !pod.ended
+pub(super) fn purpose(pod: &Pod) -> Purpose {
+    Purpose::Pod { uid: pod.uid.clone(), name: pod_name(pod) }
 }
 
-/// `namespace/name`.
-pub fn pod_name(pod: &Pod) -> String {
-    format!("{}/{}", pod.namespace, pod.name)
+fn creates_for(step: &CloudStep, wanted: &str) -> bool {
+    matches!(step, CloudStep::CreateBranch { purpose: Purpose::Pod { uid, .. }, .. } if uid == wanted)
 }
 
-fn vlan_of(eni: &NetworkInterface) -> Option<u16> {
-    eni.tags.get(VLAN_TAG)?.parse().ok().filter(|id| VLAN_IDS.contains(id))
-}
-
-fn used_vlans(cloud: &CloudFacts) -> BTreeSet<u16> {
-    let tagged = cloud.interfaces.values().filter(|eni| eni.tags.get(INSTANCE_TAG) == Some(&cloud.instance.id));
-    let trunk = cloud.trunk().map(|trunk| &trunk.id);
-    let here = cloud.associations.values().filter(|association| Some(&association.trunk_id) == trunk);
-    tagged.filter_map(vlan_of).chain(here.map(|association| association.vlan_id)).collect()
+fn describe(branch: &NetworkInterface, association: &Association, subnet: &Subnet) -> BranchAnnotation {
+    let v4 = |addr: &IpAddr| if let IpAddr::V4(v4) = addr { Some(*v4) } else { None };
+    let v6 = |addr: &IpAddr| if let IpAddr::V6(v6) = addr { Some(*v6) } else { None };
+    BranchAnnotation {
+        interface_id: branch.id.clone(),
+        mac: branch.mac.clone(),
+        private_ip: branch.addresses.iter().find_map(v4),
+        ipv6_addr: branch.addresses.iter().find_map(v6),
+        vlan_id: association.vlan_id,
+        subnet_cidr: subnet.cidr,
+        subnet_v6_cidr: subnet.v6_cidr,
+        association_id: Some(association.id.clone()).filter(|id| !id.is_empty()),
+    }
 }
 
 /// Key and text of the annotation that a step writes.
 pub fn annotation_of(branch: &BranchAnnotation) -> (&'static str, String) {
     (annotation::POD_ENI, annotation::write(branch))
+}
+
+/// A family's addresses are there where the site has that family.
+pub(super) fn has_addresses_of(site: &Site, branch: &NetworkInterface) -> bool {
+    site.family() == Family::V4 || branch.addresses.iter().any(IpAddr::is_ipv6)
 }

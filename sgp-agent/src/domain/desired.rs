@@ -206,7 +206,7 @@ fn endpoint(
         revision: 0,
         ipv4: first(&eni.addresses, IpAddr::is_ipv4),
         ipv6: first(&eni.addresses, IpAddr::is_ipv6),
-        router: cloud.instance.subnet_cidr.map_or(UNSPECIFIED, |net| offset(&net, 1)),
+        router: cloud.subnet_cidr(&eni.subnet_id).map_or(UNSPECIFIED, |net| offset(&net, 1)),
         resolver: cloud.vpc_cidrs.iter().find_map(v4).map_or(UNSPECIFIED, |net| offset(&net, 2)),
         branch_ifindex: branch_link.index,
         host_ifindex: link.index,

@@ -4,10 +4,9 @@ use std::net::Ipv6Addr;
 
 use sgp_common::addr::Family;
 
+use super::routing::{Packets, RoutingRule};
 use super::settings::Settings;
-use super::wiring::{
-    EXTERNAL_PRIORITY, LOCAL, LOCAL_PRIORITY, MAIN, MARK_PRIORITY, Mode, Packets, Rule, VPC_ROUTER_V6,
-};
+use super::wiring::{EXTERNAL_PRIORITY, LOCAL, LOCAL_PRIORITY, MAIN, MARK_PRIORITY, Mode, VPC_ROUTER_V6};
 
 /// A sysctl and the value it needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,9 +32,9 @@ pub enum Need {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RuleStep {
     /// Make it.
-    Add(Rule),
+    Add(RoutingRule),
     /// Take it away.
-    Remove(Rule),
+    Remove(RoutingRule),
 }
 
 /// The sysctls of a node; `primary` is the interface of its default route.
@@ -60,8 +59,8 @@ pub fn sysctls(settings: &Settings, primary: Option<&str>) -> Vec<Sysctl> {
 }
 
 /// Rules that are no pod's: what is marked, and what is for external services, goes by `main`.
-pub fn rules(settings: &Settings) -> Vec<Rule> {
-    let to_main = |priority, packets| Rule { family: Family::V4, priority, packets, table: Some(MAIN) };
+pub fn rules(settings: &Settings) -> Vec<RoutingRule> {
+    let to_main = |priority, packets| RoutingRule { family: Family::V4, priority, packets, table: Some(MAIN) };
     let mark = settings.follows_mark().then(|| to_main(MARK_PRIORITY, Packets::Marked(settings.mark)));
     let services = settings.external_services.iter().map(|net| to_main(EXTERNAL_PRIORITY, Packets::To((*net).into())));
     mark.into_iter().chain(services).collect()
@@ -69,11 +68,11 @@ pub fn rules(settings: &Settings) -> Vec<Rule> {
 
 /// The steps that put the table `local` behind strict pods' own rules, from the rules a family has now. At no
 /// moment is there none. Standard mode leaves it where it is: strict pods may still stand.
-pub fn local_steps(mode: Mode, family: Family, present: &[Rule]) -> Vec<RuleStep> {
+pub fn local_steps(mode: Mode, family: Family, present: &[RoutingRule]) -> Vec<RuleStep> {
     if mode == Mode::Standard {
         return Vec::new();
     }
-    let local = |priority| Rule { family, priority, packets: Packets::All, table: Some(LOCAL) };
+    let local = |priority| RoutingRule { family, priority, packets: Packets::All, table: Some(LOCAL) };
     let router = router_rule(VPC_ROUTER_V6);
     let mut steps = Vec::new();
     if !present.contains(&local(LOCAL_PRIORITY)) {
@@ -90,8 +89,8 @@ pub fn local_steps(mode: Mode, family: Family, present: &[Rule]) -> Vec<RuleStep
 
 /// What the VPC's router says of itself is for the node, not for a pod: without it the node never learns where
 /// the router is, since what comes by a branch is looked up in the branch's table (facts 3.5).
-fn router_rule(router: Ipv6Addr) -> Rule {
-    Rule { family: Family::V6, priority: 0, packets: Packets::Icmpv6From(router), table: Some(LOCAL) }
+fn router_rule(router: Ipv6Addr) -> RoutingRule {
+    RoutingRule { family: Family::V6, priority: 0, packets: Packets::Icmpv6From(router), table: Some(LOCAL) }
 }
 
 #[cfg(test)]
@@ -116,7 +115,7 @@ mod tests {
 
     #[test]
     fn local_moves_behind_strict_rules_and_is_never_missing() {
-        let local = |priority| Rule { family: Family::V4, priority, packets: Packets::All, table: Some(LOCAL) };
+        let local = |priority| RoutingRule { family: Family::V4, priority, packets: Packets::All, table: Some(LOCAL) };
         let steps = local_steps(Mode::Strict, Family::V4, &[local(0)]);
         assert_eq!(steps, [RuleStep::Add(local(20)), RuleStep::Remove(local(0))]);
         assert_eq!(local_steps(Mode::Strict, Family::V4, &[local(20)]), []);
@@ -126,7 +125,7 @@ mod tests {
 
     #[test]
     fn the_routers_rule_outlives_the_removal_of_the_other_rule_of_priority_0() {
-        let local = Rule { family: Family::V6, priority: 0, packets: Packets::All, table: Some(LOCAL) };
+        let local = RoutingRule { family: Family::V6, priority: 0, packets: Packets::All, table: Some(LOCAL) };
         let router = router_rule(VPC_ROUTER_V6);
         let steps = local_steps(Mode::Strict, Family::V6, &[local.clone(), router.clone()]);
         assert_eq!(steps[1..], [RuleStep::Remove(local), RuleStep::Add(router)]);

@@ -7,24 +7,38 @@
 //! - `Desired` says what should be, `Installed` what the kernel holds, and a plan is an ordered list of
 //!   steps of which every prefix leaves the node safe: it may deny more, never less.
 
+pub mod adoption;
 pub mod annotation;
+pub mod answers;
 pub mod branches;
+pub mod cloud_steps;
 pub mod compile;
 pub mod desired;
 pub mod enforcement;
 pub mod explain;
+pub mod failure;
 pub mod groups;
 pub mod host;
 pub mod installed;
+pub mod instance_types;
 pub mod leaving;
 pub mod matching;
 pub mod model;
+mod node_facts;
+pub mod node_object;
 pub mod observed;
+pub mod orphans;
 pub mod plan;
+mod pool;
 pub mod prefix;
 pub mod readback;
+pub mod routing;
 pub mod scenario;
 pub mod settings;
+pub mod site;
+pub mod tags;
 pub mod teardown;
 mod tracking;
+mod trunk;
+mod vlans;
 pub mod wiring;

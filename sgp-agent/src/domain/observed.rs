@@ -10,6 +10,8 @@ use super::enforcement::Enforcement;
 use super::groups::{GroupSet, SecurityGroup};
 use super::settings::Settings;
 
+pub use super::node_facts::{CniNode, CniNodeFacts, EniConfig, NodeFacts, Subnet, Wanted};
+
 /// Everything known at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
@@ -34,6 +36,14 @@ pub struct ClusterFacts {
     pub policies: Vec<SecurityGroupPolicy>,
     /// ServiceAccounts by (namespace, name): their labels.
     pub service_accounts: BTreeMap<(String, String), BTreeMap<String, String>>,
+    /// This node's Node object; `None` while it is not there.
+    pub node: Option<NodeFacts>,
+    /// This node's CNINode.
+    pub cni_node: CniNodeFacts,
+    /// ENIConfigs by name (facts 1.8).
+    pub eni_configs: BTreeMap<String, EniConfig>,
+    /// `branch-eni-cooldown` of the ConfigMap `kube-system/amazon-vpc-cni`, as it is written there.
+    pub cooldown: Option<String>,
 }
 
 /// A pod of this node.
@@ -53,6 +63,8 @@ pub struct Pod {
     pub host_network: bool,
     /// Phase Succeeded or Failed: its branch can go. A deletion timestamp alone releases nothing (facts 1.6).
     pub ended: bool,
+    /// How many branches its containers request as the resource `vpc.amazonaws.com/pod-eni` (facts 1.6).
+    pub requested: u64,
     /// Its annotation `vpc.amazonaws.com/pod-eni`, if it has one: parsed, or why it cannot be.
     pub branch: Option<Result<BranchAnnotation, String>>,
 }
@@ -129,9 +141,18 @@ pub struct CloudFacts {
     pub associations: BTreeMap<String, Association>,
     /// CIDRs of the VPC.
     pub vpc_cidrs: Vec<IpNet>,
+    /// The instance's own subnet, and those that ENIConfigs name and EC2 knows.
+    pub subnets: BTreeMap<String, Subnet>,
+    /// Interfaces that another account may attach, or was refused to (`--trunk-account`).
+    pub permitted: BTreeSet<String>,
 }
 
 impl CloudFacts {
+    /// IPv4 CIDR of a subnet: with custom networking, a branch's is not the instance's.
+    pub fn subnet_cidr(&self, subnet_id: &str) -> Option<Ipv4Net> {
+        self.subnets.get(subnet_id).map_or(self.instance.subnet_cidr, |subnet| subnet.cidr)
+    }
+
     /// This node's trunk, once it is attached.
     pub fn trunk(&self) -> Option<&NetworkInterface> {
         let attached = |eni: &&NetworkInterface| {
@@ -149,7 +170,7 @@ pub struct Instance {
     pub id: String,
     /// For example `m5.xlarge`.
     pub instance_type: String,
-    /// Subnet of the primary interface; trunk and branches are made there.
+    /// Subnet of the primary interface; trunk and branches are made there unless an ENIConfig says otherwise.
     pub subnet_id: String,
     /// Its IPv4 CIDR.
     pub subnet_cidr: Option<Ipv4Net>,
@@ -161,6 +182,8 @@ pub struct Instance {
     pub primary_groups: GroupSet,
     /// Device indexes in use.
     pub device_indexes: BTreeSet<u32>,
+    /// Whether the table of instance types has its type.
+    pub known_type: bool,
     /// Branch interfaces the type can carry; 0 where it has no trunk (instance-limits.csv).
     pub branch_limit: u32,
     /// Interfaces the type can attach to its default card.
@@ -180,6 +203,8 @@ pub struct NetworkInterface {
     pub groups: GroupSet,
     /// `trunk`, `branch`, `interface`, …
     pub interface_type: String,
+    /// `available`, `in-use`, …
+    pub status: String,
     /// Tags.
     pub tags: BTreeMap<String, String>,
     /// `i-…` it is attached to, and the attachment's status.

@@ -7,8 +7,9 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::branches::VLAN_IDS;
+use super::routing::{Packets, RoutingRule};
 use super::wiring::{
-    CLOSED_PRIORITY, FROM_POD_PRIORITY, Packets, Rule, STRICT_PRIORITY, TABLE_BASE, TO_POD_PRIORITY, branch_interface,
+    CLOSED_PRIORITY, FROM_POD_PRIORITY, STRICT_PRIORITY, TABLE_BASE, TO_POD_PRIORITY, branch_interface,
 };
 
 /// What a pod is known by.
@@ -24,27 +25,28 @@ pub struct Marks {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Share {
     /// Its rules, in the order in which they go: last those by which the rest is found again.
-    pub rules: Vec<Rule>,
+    pub rules: Vec<RoutingRule>,
     /// VLAN ids of its branches, which no other pod's rules lead to.
     pub vlan_ids: BTreeSet<u16>,
 }
 
 impl Share {
     /// Picks a pod's from all rules of a node.
-    pub fn of(marks: &Marks, rules: &[Rule]) -> Self {
-        let (own, others): (Vec<&Rule>, Vec<&Rule>) = rules.iter().partition(|rule| marks.name(rule));
+    pub fn of(marks: &Marks, rules: &[RoutingRule]) -> Self {
+        let (own, others): (Vec<&RoutingRule>, Vec<&RoutingRule>) = rules.iter().partition(|rule| marks.name(rule));
         let taken: BTreeSet<u16> = others.into_iter().filter(|rule| !is_of_branch(rule)).filter_map(vlan_of).collect();
         let vlan_ids: BTreeSet<u16> =
             own.iter().filter_map(|rule| vlan_of(rule)).filter(|id| !taken.contains(id)).collect();
         let of_branch = rules.iter().filter(|rule| is_of_branch(rule));
         let of_branch = of_branch.filter(|rule| vlan_of(rule).is_some_and(|id| vlan_ids.contains(&id)));
-        let (finders, found): (Vec<&Rule>, Vec<&Rule>) = own.into_iter().partition(|rule| vlan_of(rule).is_some());
+        let (finders, found): (Vec<&RoutingRule>, Vec<&RoutingRule>) =
+            own.into_iter().partition(|rule| vlan_of(rule).is_some());
         Self { rules: of_branch.chain(found).chain(finders).cloned().collect(), vlan_ids }
     }
 }
 
 impl Marks {
-    fn name(&self, rule: &Rule) -> bool {
+    fn name(&self, rule: &RoutingRule) -> bool {
         match (rule.priority, &rule.packets) {
             (STRICT_PRIORITY, Packets::CameBy(host)) => self.hosts.contains(host),
             (TO_POD_PRIORITY, Packets::To(net)) => {
@@ -57,14 +59,14 @@ impl Marks {
 }
 
 /// The VLAN id a rule of a pod leads to.
-fn vlan_of(rule: &Rule) -> Option<u16> {
+fn vlan_of(rule: &RoutingRule) -> Option<u16> {
     let leads = [STRICT_PRIORITY, FROM_POD_PRIORITY].contains(&rule.priority);
     let id = u16::try_from(rule.table?.checked_sub(TABLE_BASE)?).ok()?;
     (leads && VLAN_IDS.contains(&id)).then_some(id)
 }
 
 /// Whether a rule is about what comes by a branch, into that branch's own table.
-fn is_of_branch(rule: &Rule) -> bool {
+fn is_of_branch(rule: &RoutingRule) -> bool {
     matches!((&rule.packets, vlan_of(rule)), (Packets::CameBy(name), Some(id)) if *name == branch_interface(id))
 }
 
@@ -75,7 +77,7 @@ mod tests {
     use super::*;
     use crate::domain::wiring::{Mode, Wired};
 
-    fn pod(mode: Mode, host: &str, vlan_id: u16, last: u8) -> Vec<Rule> {
+    fn pod(mode: Mode, host: &str, vlan_id: u16, last: u8) -> Vec<RoutingRule> {
         let address = IpAddr::from([10, 0, 1, last]);
         Wired { mode, host, vlan_id, address, router: IpAddr::from([10, 0, 1, 1]) }.rules()
     }
@@ -85,7 +87,7 @@ mod tests {
         Marks { hosts: hosts.iter().map(|host| (*host).to_owned()).collect(), addresses }
     }
 
-    fn sorted(mut rules: Vec<Rule>) -> Vec<Rule> {
+    fn sorted(mut rules: Vec<RoutingRule>) -> Vec<RoutingRule> {
         rules.sort();
         rules
     }
@@ -133,7 +135,7 @@ mod tests {
 
     #[test]
     fn rules_of_others_at_our_priorities_are_nobodys() {
-        let foreign = |priority, packets| Rule { family: Family::V4, priority, packets, table: Some(254) };
+        let foreign = |priority, packets| RoutingRule { family: Family::V4, priority, packets, table: Some(254) };
         let net = "10.0.1.0/24".parse().expect("a CIDR");
         let node = [foreign(512, Packets::To(net)), foreign(10, Packets::CameBy("eth1".into()))];
         assert_eq!(Share::of(&marks(&["vlanaa"], Some(0)), &node), Share::default());

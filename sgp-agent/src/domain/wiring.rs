@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use sgp_common::addr::Family;
 use sha1::{Digest, Sha1};
 
+use super::routing::{Packets, PodRoute, RoutingRule, Way};
+
 /// Rule priority: what comes by a strict pod's host veth or branch is looked up in the branch's own table.
 pub const STRICT_PRIORITY: u32 = 10;
 /// Rule priority of the table `local` on a node with strict pods: behind theirs.
@@ -63,71 +65,6 @@ impl Mode {
     }
 }
 
-/// A routing rule.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Rule {
-    /// Rules of the one family never see packets of the other.
-    #[serde(with = "FamilyName")]
-    pub family: Family,
-    /// Lower ones are asked first.
-    pub priority: u32,
-    /// The packets it applies to.
-    pub packets: Packets,
-    /// The table that is asked; `None` leads nowhere: the packet is unreachable.
-    pub table: Option<u32>,
-}
-
-/// How a family is written down.
-#[derive(Serialize, Deserialize)]
-#[serde(remote = "Family")]
-enum FamilyName {
-    V4,
-    V6,
-}
-
-/// The packets a rule applies to.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Packets {
-    /// Each one.
-    All,
-    /// From this address.
-    From(IpAddr),
-    /// ICMPv6 from this address.
-    Icmpv6From(Ipv6Addr),
-    /// To these addresses.
-    To(IpNet),
-    /// Those that came by this interface.
-    CameBy(String),
-    /// Those with all of these bits of the mark set.
-    Marked(u32),
-}
-
-/// A route of a pod.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Route {
-    /// Destination.
-    pub to: IpNet,
-    /// Its way.
-    pub way: Way,
-    /// Table.
-    pub table: u32,
-}
-
-/// Where a route leads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
-    /// To the pod, by its host veth.
-    Pod,
-    /// Onto the branch.
-    Branch,
-    /// To the router behind the branch.
-    Router(IpAddr),
-    /// Nowhere, if no other route to the same destination is left.
-    Closed,
-}
-
 /// A pod of one address, as it is wired to its branch.
 #[derive(Clone, Copy, Debug)]
 pub struct Wired<'a> {
@@ -145,9 +82,9 @@ pub struct Wired<'a> {
 
 impl Wired<'_> {
     /// Its rules, in the order in which they are made: first what closes.
-    pub fn rules(&self) -> Vec<Rule> {
+    pub fn rules(&self) -> Vec<RoutingRule> {
         let own = Some(table(self.vlan_id));
-        let rule = |priority, packets, table| Rule { family: family_of(self.address), priority, packets, table };
+        let rule = |priority, packets, table| RoutingRule { family: family_of(self.address), priority, packets, table };
         match self.mode {
             Mode::Strict => vec![
                 rule(STRICT_PRIORITY, Packets::CameBy(self.host.to_owned()), own),
@@ -162,19 +99,19 @@ impl Wired<'_> {
     }
 
     /// The route that must stand before the pod can send, whatever becomes of its branch.
-    pub fn closing_route(&self) -> Option<Route> {
-        let route = Route { to: everywhere(self.address), way: Way::Closed, table: table(self.vlan_id) };
+    pub fn closing_route(&self) -> Option<PodRoute> {
+        let route = PodRoute { to: everywhere(self.address), way: Way::Closed, table: table(self.vlan_id) };
         (self.mode == Mode::Strict).then_some(route)
     }
 
     /// The routes by its interfaces, which must be up; each rests on those before it.
-    pub fn routes(&self) -> Vec<Route> {
+    pub fn routes(&self) -> Vec<PodRoute> {
         let own = table(self.vlan_id);
         let to_pod = if self.mode == Mode::Strict { own } else { MAIN };
         vec![
-            Route { to: self.router.into(), way: Way::Branch, table: own },
-            Route { to: everywhere(self.address), way: Way::Router(self.router), table: own },
-            Route { to: self.address.into(), way: Way::Pod, table: to_pod },
+            PodRoute { to: self.router.into(), way: Way::Branch, table: own },
+            PodRoute { to: everywhere(self.address), way: Way::Router(self.router), table: own },
+            PodRoute { to: self.address.into(), way: Way::Pod, table: to_pod },
         ]
     }
 }

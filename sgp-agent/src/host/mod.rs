@@ -6,16 +6,17 @@ mod record;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use sgp_common::addr::Family;
 use tokio::sync::OnceCell;
 use tracing::{info, warn};
 
 use crate::domain::host::{Need, RuleStep, Sysctl, local_steps, rules, sysctls};
 use crate::domain::observed::LinkFacts;
+use crate::domain::routing::RoutingRule;
 use crate::domain::settings::Settings;
 use crate::domain::settings::variable::ENI_MTU;
-use crate::domain::wiring::{EXTERNAL_PRIORITY, MARK_PRIORITY, Rule, parse_mac};
+use crate::domain::wiring::{EXTERNAL_PRIORITY, MARK_PRIORITY, parse_mac};
 use crate::io::netlink::Netlink;
 use record::{Change, Record};
 
@@ -117,8 +118,8 @@ impl Host {
     /// Rules of earlier settings go, unless they were there before us.
     async fn node_rules(&self, netlink: &Netlink, record: &mut Record) -> Result<()> {
         let (wanted, present) = (rules(&self.settings), netlink.rules(Family::V4).await?);
-        let of_settings = |rule: &&Rule| [MARK_PRIORITY, EXTERNAL_PRIORITY].contains(&rule.priority);
-        let stale: Vec<Rule> =
+        let of_settings = |rule: &&RoutingRule| [MARK_PRIORITY, EXTERNAL_PRIORITY].contains(&rule.priority);
+        let stale: Vec<RoutingRule> =
             record.added.iter().filter(of_settings).filter(|rule| !wanted.contains(rule)).cloned().collect();
         for rule in stale {
             netlink.delete_rule(&rule).await?;
@@ -162,6 +163,44 @@ async fn primary(netlink: &Netlink) -> Result<Option<LinkFacts>> {
         None => netlink.default_device(Family::V6).await?,
     };
     Ok(netlink.links().await?.into_iter().find(|link| Some(link.index) == device))
+}
+
+/// Whether all that was changed on the node is still so.
+///
+/// # Errors
+/// Names what is not, and what it needs to be.
+pub async fn check(proc_sys: &Path, runtime_dir: &Path) -> Result<()> {
+    let record = Record::read(&record::path(runtime_dir))?;
+    let netlink = Netlink::connect()?;
+    for family in [Family::V4, Family::V6] {
+        let present = netlink.rules(family).await?;
+        let is_there = |rule: &&RoutingRule| rule.family == family && present.contains(rule);
+        if let Some(gone) = record.added.iter().find(|rule| rule.family == family && !is_there(rule)) {
+            bail!("the rule \"{gone}\" is gone; a restart of the agent brings it back");
+        }
+        if let Some(back) = record.removed.iter().find(is_there) {
+            bail!("the rule \"{back}\" is back; a restart of the agent removes it");
+        }
+    }
+    for (key, change) in &record.sysctls {
+        let now = std::fs::read_to_string(proc_sys.join(key)).unwrap_or_default();
+        ensure!(
+            now.trim() == change.ours,
+            "{key} is {} and needs {}; a restart of the agent sets it",
+            now.trim(),
+            change.ours
+        );
+    }
+    for (name, change) in &record.mtus {
+        let Some(link) = netlink.link(name).await? else { continue };
+        let mtu = netlink.mtu(link.index).await?;
+        ensure!(
+            mtu == change.ours,
+            "the MTU of {name} is {mtu} and needs {}; a restart of the agent sets it",
+            change.ours
+        );
+    }
+    Ok(())
 }
 
 /// Puts the node back as it was before the first `Host::ready`, but for what somebody else has changed since.

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::domain::host::RuleStep;
-use crate::domain::wiring::Rule;
+use crate::domain::routing::RoutingRule;
 
 /// One value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,9 +30,9 @@ pub(super) struct Record {
     /// By name of the link.
     pub(super) mtus: BTreeMap<String, Change<u32>>,
     /// Rules that were not there.
-    pub(super) added: Vec<Rule>,
+    pub(super) added: Vec<RoutingRule>,
     /// Rules that were.
-    pub(super) removed: Vec<Rule>,
+    pub(super) removed: Vec<RoutingRule>,
 }
 
 /// The record's place.

@@ -1,18 +1,22 @@
 //! A node of network namespaces, the real CNI plugin, and an agent that answers it as the test says.
 #![allow(dead_code, reason = "each test binary uses its part of this")]
 
+mod pod;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::net::IpAddr;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
+use nix::sched::{CloneFlags, setns};
 use serde_json::{Value, json};
 use sgp_agent::domain::wiring::Mode;
 use sgp_agent::protocol::{Request, Response, Wiring};
+
+pub(crate) use pod::{Cluster, Pod};
 
 /// Tests of one binary run side by side.
 static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -24,49 +28,6 @@ pub(crate) struct Node {
     branch_link: &'static str,
     /// What the agent answers about any pod.
     answer: Arc<Mutex<Option<Wiring>>>,
-}
-
-/// A pod as the runtime knows it.
-#[derive(Clone)]
-pub(crate) struct Pod {
-    pub(crate) name: &'static str,
-    pub(crate) uid: &'static str,
-    /// Its VLAN id, and the last part of its addresses.
-    pub(crate) number: u16,
-}
-
-/// A family of addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Cluster {
-    V4,
-    V6,
-}
-
-impl Pod {
-    pub(crate) fn address(&self, cluster: Cluster) -> IpAddr {
-        match cluster {
-            Cluster::V4 => IpAddr::from([10, 0, 1, 9 + self.number as u8]),
-            Cluster::V6 => IpAddr::from([0x2001, 0xdb8, 0, 1, 0, 0, 0, 9 + self.number]),
-        }
-    }
-
-    /// What the agent answers about it.
-    pub(crate) fn wiring(&self, mode: Mode, cluster: Cluster) -> Wiring {
-        let address = self.address(cluster);
-        Wiring {
-            interface_id: format!("eni-{}", self.uid),
-            pod_uid: self.uid.into(),
-            mac: format!("06:00:00:00:01:{:02x}", self.number),
-            private_ip: if let IpAddr::V4(v4) = address { Some(v4) } else { None },
-            ipv6_addr: if let IpAddr::V6(v6) = address { Some(v6) } else { None },
-            vlan_id: self.number,
-            subnet_cidr: Some("10.0.1.0/24".parse().expect("a CIDR")),
-            trunk_mac: TRUNK_MAC.into(),
-            mode,
-            veth_prefix: "eni".into(),
-            mtu: 1500,
-        }
-    }
 }
 
 const TRUNK_MAC: &str = "06:00:00:00:00:99";
@@ -223,6 +184,19 @@ impl Node {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net=/run/netns/{}", self.space(space))).arg(program);
         command
+    }
+
+    /// Runs on a thread that has joined the node's namespace.
+    pub(crate) fn on<T: Send, F: Future<Output = T>>(&self, work: impl FnOnce() -> F + Send) -> T {
+        let namespace = fs::File::open(format!("/run/netns/{}", self.space("node"))).expect("the node's namespace");
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                setns(&namespace, CloneFlags::CLONE_NEWNET).expect("root may join it");
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+                runtime.block_on(work())
+            });
+            thread.join().expect("the thread ends")
+        })
     }
 
     pub(crate) fn try_ip(&self, words: &str) -> Output {

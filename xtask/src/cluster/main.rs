@@ -10,6 +10,7 @@ mod test;
 mod tools;
 mod up;
 
+use std::ops::ControlFlow;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
@@ -199,17 +200,19 @@ fn nothing_left(place: &Place) -> Result<()> {
 
 fn cases(filter: &str) -> Result<ExitCode> {
     let tools = Tools::found()?;
-    let place = start(
-        "test",
-        Shape { nodes: 2, mode: Mode::Standard, family: Family::V4 },
-        Some(nix::unistd::getpid().as_raw()),
-    )?;
-    let world = world(&place).inspect_err(|_| up::down(&place))?;
-    let stage = test::Stage { hands: hands(&place, &tools), world };
-    let (passed, failed) = test::run(&stage, filter);
-    if failed == 0 || std::env::var_os("SGP_DEV_KEEP").is_none() {
-        up::down(&place);
-    }
+    let begin = |shape| {
+        let place = start("test", shape, Some(nix::unistd::getpid().as_raw()))?;
+        let world = world(&place).inspect_err(|_| up::down(&place))?;
+        Ok(test::Stage { hands: hands(&place, &tools), world, place })
+    };
+    let end = |stage: &test::Stage, failed| {
+        if failed != 0 && std::env::var_os("SGP_DEV_KEEP").is_some() {
+            return ControlFlow::Break(());
+        }
+        up::down(&stage.place);
+        ControlFlow::Continue(())
+    };
+    let (passed, failed) = test::run(filter, begin, end)?;
     let word = if failed == 0 { "ok" } else { "FAILED" };
     println!("\ntest result: {word}. {passed} passed; {failed} failed; 0 ignored; 0 measured; 0 filtered out");
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })

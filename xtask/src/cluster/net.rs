@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::place::{BRANCHES, Family, INTERNET, INTERNET_V6, Place, ROUTER_V6};
+use crate::place::{BRANCHES, Cloud, Family, INTERNET, INTERNET_V6, Place, ROUTER_V6};
 use crate::process::{finish, within};
 
 /// Makes all namespaces and links of a cluster.
@@ -123,6 +123,14 @@ fn make_node(place: &Place, node: u8) -> Result<()> {
     ip(&router, &format!("route add {address}/32 dev {name}p"))?;
     ip(&router, &format!("route add {}/24 via {address} dev {name}p onlink", place.address(100 + node, 0)))?;
     branch_links(place, &name)
+}
+
+/// Primary interfaces get the MAC addresses that EC2 gave them: by these they are known.
+pub(crate) fn name_primaries(place: &Place, cloud: &Cloud) -> Result<()> {
+    cloud
+        .instances
+        .iter()
+        .try_for_each(|(name, instance)| ip(&place.netns(name), &format!("link set eth0 address {}", instance.mac)))
 }
 
 /// One batch: dozens of commands would take seconds.

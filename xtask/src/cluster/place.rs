@@ -1,5 +1,6 @@
 //! Where a cluster lives on this machine: its number, directory, namespaces and addresses.
 
+use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 use std::{fmt, fs};
 
@@ -38,6 +39,13 @@ pub(crate) enum Family {
     V6,
 }
 
+impl Family {
+    /// Option of `ip`.
+    pub(crate) fn flag(self) -> &'static str {
+        if self == Self::V4 { "-4" } else { "-6" }
+    }
+}
+
 /// What a cluster is to be like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shape {
@@ -47,11 +55,21 @@ pub(crate) struct Shape {
     pub(crate) family: Family,
 }
 
+impl Shape {
+    /// In the name of a case.
+    pub(crate) fn word(self) -> &'static str {
+        match (self.mode, self.family) {
+            (Mode::Strict, Family::V4) => "strict_v4",
+            (Mode::Strict, Family::V6) => "strict_v6",
+            (Mode::Standard, Family::V4) => "standard_v4",
+            (Mode::Standard, Family::V6) => "standard_v6",
+        }
+    }
+}
+
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mode = if self.mode == Mode::Strict { "strict" } else { "standard" };
-        let family = if self.family == Family::V4 { "IPv4" } else { "IPv6" };
-        write!(f, "{} nodes, {mode} mode, {family}", self.nodes)
+        write!(f, "{} nodes, {}", self.nodes, self.word())
     }
 }
 
@@ -85,7 +103,16 @@ pub(crate) struct Cloud {
     /// The cluster's own security group.
     pub(crate) cluster_group: String,
     /// Instance of each node.
-    pub(crate) instances: std::collections::BTreeMap<String, String>,
+    pub(crate) instances: std::collections::BTreeMap<String, Instance>,
+}
+
+/// What EC2 made for a node.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Instance {
+    /// `i-…`
+    pub(crate) id: String,
+    /// MAC address of its primary interface.
+    pub(crate) mac: String,
 }
 
 impl Place {
@@ -176,7 +203,8 @@ impl Place {
 
     /// An IPv6 address of the VPC, in the subnet of the same number.
     pub(crate) fn address_v6(&self, subnet: u8, last: u8) -> String {
-        format!("2001:db8:{:x}:{subnet:x}::{last:x}", 64 + u16::from(self.index))
+        let cluster = 64 + u16::from(self.index);
+        Ipv6Addr::new(0x2001, 0xdb8, cluster, subnet.into(), 0, 0, 0, last.into()).to_string()
     }
 
     /// An address of the VPC, of the pods' family.

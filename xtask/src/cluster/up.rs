@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use crate::demo::hands::until;
-use crate::place::{Cloud, Family, Place, Shape};
+use crate::place::{Cloud, Family, Instance, Place, Shape};
 use crate::process::{daemon, end_all, finish, within};
 use crate::tools::Tools;
 use crate::{control, net};
@@ -17,6 +17,7 @@ const EC2: &str = include_str!("cloud/ec2.py");
 const VPC: &str = include_str!("cloud/vpc.py");
 const ROUTE: &str = include_str!("cloud/route.sh");
 const CRD: &str = include_str!("../../../deploy/crds/securitygrouppolicies.vpcresources.k8s.aws.yaml");
+const CNINODE_CRD: &str = include_str!("../../../deploy/crds/cninodes.vpcresources.k8s.aws.yaml");
 const DNS: &str = include_str!("dns.yaml");
 
 /// Makes a cluster; what a failure leaves behind is taken away again, and so is one of the same name whose owner is gone.
@@ -43,6 +44,7 @@ fn build(mut place: Place, tools: &Tools) -> Result<Place> {
         })
     })
     .and_then(|cloud| {
+        net::name_primaries(&place, &cloud)?;
         place.cloud = Some(cloud);
         place.save()
     })?;
@@ -138,8 +140,10 @@ pub(crate) fn apply_options(tools: &Tools) -> Vec<String> {
 
 fn start_nodes(place: &Place, tools: &Tools) -> Result<()> {
     apply(place, tools, CRD)?;
+    apply(place, tools, CNINODE_CRD)?;
     let cloud = place.cloud.as_ref().context("EC2 has made nothing")?;
-    let node = |(name, instance): (&String, &String)| {
+    let node = |(name, instance): (&String, &Instance)| {
+        let instance = &instance.id;
         format!(
             "apiVersion: v1\nkind: Node\nmetadata:\n  name: {name}\n  labels: {{kubernetes.io/hostname: {name}, kubernetes.io/os: linux}}\n\
              spec: {{providerID: 'aws:///us-west-2a/{instance}'}}\n---\n"

@@ -238,11 +238,10 @@ fn tcp(payload: &[u8]) -> Result<Said<'_>, DropReason> {
     Ok(Said::Ports { source: number(&header, 0)?, destination: number(&header, 2)?, flags: header[13] })
 }
 
-/// The packet that an ICMP error of the same family quotes, as far as it tells its flow: whole or a first fragment, with
-/// its ports or its identifier. The quote is cut somewhere by nature, so the lengths it states decide nothing.
+/// The packet that an ICMP error of the same family quotes, as far as it tells its flow. The quote is cut somewhere by
+/// nature, so the lengths it states decide nothing.
 pub(super) fn quoted(quote: &[u8], error_protocol: u8) -> Option<Packet<'_>> {
-    let packet = if error_protocol == ICMP { quoted_ipv4(quote) } else { quoted_ipv6(quote) };
-    packet.ok().filter(|packet| !matches!(packet.piece, Piece::Later { .. }))
+    if error_protocol == ICMP { quoted_ipv4(quote).ok() } else { quoted_ipv6(quote).ok() }
 }
 
 fn quoted_ipv4(quote: &[u8]) -> Result<Packet<'_>, DropReason> {

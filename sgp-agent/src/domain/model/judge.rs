@@ -5,12 +5,13 @@ use std::sync::Arc;
 use sgp_common::DropReason::{self, FragmentWithoutFlow, Malformed, NoMatchingRule, NoPolicy, UnknownEndpoint};
 use sgp_common::{Direction, Verdict};
 
+use super::super::enforcement::{RelatedIcmp, Revoked};
 use super::exempt::Endpoint;
 use super::flows::{Flow, Key, State, is_syn, opens_by_itself, opposite};
 use super::fragments::{FirstFragment, FragmentKey};
 use super::frame::{Content, Ethernet, ICMP, ICMPV6, Packet, Piece, Said, quoted};
 use super::rules::{Grounds, Question, Row, Tracking, grounds};
-use super::{Model, Related, Revoked, RuleName};
+use super::{Model, RuleName};
 
 /// ICMP types that report an error about a packet they quote.
 const ERRORS_V4: [u8; 3] = [3, 11, 12];
@@ -120,7 +121,8 @@ impl Model {
     /// Why a live flow may go on today: for what it was opened, or, where EC2 would not let it outlive its rule, for
     /// what the rules of today say to the packet that opened it.
     fn standing(&self, endpoint: &str, flow: &Flow) -> Result<Option<Grounds>, DropReason> {
-        let mortal = flow.grounds.tracking == Tracking::Untracked || self.settings.revoked == Revoked::Cut;
+        let mortal =
+            flow.grounds.tracking == Tracking::Untracked || self.settings.enforcement.revoked == Revoked::IsCut;
         if mortal && self.has_changed(endpoint, flow)? {
             return self.ask(endpoint, &flow.opener);
         }
@@ -130,7 +132,7 @@ impl Model {
     /// Whether the rules differ from those the flow was last judged by. With `Cut` members count too; judging again where
     /// nothing has changed says the same again, so then it is done always.
     fn has_changed(&self, endpoint: &str, flow: &Flow) -> Result<bool, DropReason> {
-        Ok(self.settings.revoked == Revoked::Cut || **self.rows(endpoint)? != *flow.grounds.rows)
+        Ok(self.settings.enforcement.revoked == Revoked::IsCut || **self.rows(endpoint)? != *flow.grounds.rows)
     }
 
     /// The first packet of a flow, or one that is taken for it.
@@ -138,13 +140,24 @@ impl Model {
         let question = Question::of(at.direction, packet);
         let grounds = self.ask(at.endpoint, &question)?.ok_or(NoMatchingRule)?;
         let rule = grounds.rule.clone();
-        match self.flows.room(at.at_ns, &key, &self.settings.limits) {
+        let room = self.flows.room(at.at_ns, &key, &self.settings.limits);
+        match room {
             Ok(()) => self.flows.insert(key, Flow::open(at.at_ns, packet, question, grounds)),
             // EC2 would not track it, so it needs no place: the rules of both directions let it through.
-            Err(_) if grounds.tracking == Tracking::Untracked => {}
+            Err(_) if grounds.tracking == Tracking::Untracked || self.answers_untracked(at, packet)? => {}
             Err(reason) => return Err(reason),
         }
         Ok(Pass::by_rule(rule))
+    }
+
+    /// Whether a packet can be the answer to one whose flow EC2 would not track.
+    fn answers_untracked(&self, at: Passage, packet: &Packet) -> Result<bool, DropReason> {
+        match Question::answered_by(at.direction, packet).filter(|_| !is_syn(packet)) {
+            Some(asked) => {
+                Ok(self.ask(at.endpoint, &asked)?.is_some_and(|grounds| grounds.tracking == Tracking::Untracked))
+            }
+            None => Ok(false),
+        }
     }
 
     /// A packet of no flow: an ICMP error, above all.
@@ -158,7 +171,8 @@ impl Model {
 
     /// The grounds of the live flow that an ICMP error is about, if that counts.
     fn related(&mut self, at: Passage, packet: &Packet) -> Result<Option<Grounds>, DropReason> {
-        let Some(quote) = quote(packet).filter(|_| self.settings.related_icmp == Related::ByFlow) else {
+        let Some(quote) = quote(packet).filter(|_| self.settings.enforcement.related_icmp == RelatedIcmp::PassesByFlow)
+        else {
             return Ok(None);
         };
         let Some(key) = Key::of(at.endpoint, opposite(at.direction), &quote) else {

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use sgp_common::limits::{ENDPOINT_FLOWS_MAX, FLOWS_MAX};
 use sgp_common::{Direction, DropReason, Verdict};
 
+use super::enforcement::Enforcement;
 pub use super::groups::RuleName;
 use super::observed::CloudFacts;
 use exempt::Endpoint;
@@ -41,32 +42,10 @@ pub struct World {
 /// How to judge where there is a choice. The default is what AWS documents.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// `--related-icmp`
-    pub related_icmp: Related,
-    /// `--cut-on-revoke`
-    pub revoked: Revoked,
+    /// The operator's choices.
+    pub enforcement: Enforcement,
     /// How much is remembered.
     pub limits: Limits,
-}
-
-/// Whether an ICMP error passes because of the flow it quotes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Related {
-    /// It needs a rule, as AWS documents.
-    #[default]
-    Never,
-    /// It passes by the rule of its flow.
-    ByFlow,
-}
-
-/// What becomes of a tracked flow whose rule has gone.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Revoked {
-    /// It lives on until it ends or idles out, as AWS documents.
-    #[default]
-    Live,
-    /// It stops at once, like an untracked one.
-    Cut,
 }
 
 /// How many live flows are remembered. One that is over does not count, swept or not.

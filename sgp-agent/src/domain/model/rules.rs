@@ -7,6 +7,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use sgp_common::Direction;
 
+use super::flows::opposite;
 use super::frame::{Family, ICMP, Packet, Said, TCP, UDP};
 use super::{RuleName, World};
 use crate::domain::groups::{GroupSet, Remote, Rule, Service};
@@ -85,6 +86,16 @@ impl Question {
             Said::Nothing => Detail::Unsaid,
         };
         Self { direction, remote: packet.sides(direction).remote, protocol: packet.protocol, detail }
+    }
+
+    /// About the packet that this one, of a protocol with ports, would be an answer to.
+    pub(super) fn answered_by(direction: Direction, packet: &Packet) -> Option<Self> {
+        let Said::Ports { source, .. } = packet.said else {
+            return None;
+        };
+        let remote = packet.sides(direction).remote;
+        let detail = Detail::DestinationPort(source);
+        Some(Self { direction: opposite(direction), remote, protocol: packet.protocol, detail })
     }
 }
 

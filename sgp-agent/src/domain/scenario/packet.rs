@@ -94,7 +94,7 @@ fn check_fragment(fragment: Fragment, ends: Ends, place: &Place) -> Result<(), S
     if matches!(ends, Ends::V4(..)) && fragment.id > u16::MAX.into() {
         return Err(place.key("id").says(&format!("{} does not fit into the 16 bits IPv4 has for it", fragment.id)));
     }
-    if fragment.offset % 8 != 0 || fragment.offset > 8 * 0x1fff {
+    if !fragment.offset.is_multiple_of(8) || fragment.offset > 8 * 0x1fff {
         return Err(place.key("offset").says(&format!("{} is no multiple of 8 up to 65528", fragment.offset)));
     }
     Ok(())

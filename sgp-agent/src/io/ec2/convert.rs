@@ -6,7 +6,7 @@ use sgp_common::Direction;
 
 use super::required;
 use crate::domain::groups::{GroupSet, Remote, Rule, Service, cidr};
-use crate::domain::observed::{Association, Attachment, NetworkInterface, Timeouts};
+use crate::domain::observed::{Association, Attachment, NetworkInterface, Subnet, Timeouts};
 
 pub(super) fn interface(eni: types::NetworkInterface) -> Result<NetworkInterface> {
     let id = required(eni.network_interface_id, "NetworkInterfaceId")?;
@@ -22,6 +22,7 @@ pub(super) fn interface(eni: types::NetworkInterface) -> Result<NetworkInterface
         addresses: addresses.with_context(|| format!("an address of {id}"))?,
         groups: GroupSet::of(eni.groups.unwrap_or_default().into_iter().filter_map(|group| group.group_id)),
         interface_type: eni.interface_type.map_or_else(String::new, |kind| kind.as_str().to_owned()),
+        status: eni.status.map_or_else(String::new, |status| status.as_str().to_owned()),
         tags: eni.tag_set.unwrap_or_default().into_iter().filter_map(|tag| Some((tag.key?, tag.value?))).collect(),
         attachment: eni.attachment.map(attachment),
         subnet_id: eni.subnet_id.unwrap_or_default(),
@@ -49,6 +50,16 @@ fn attachment(at: types::NetworkInterfaceAttachment) -> Attachment {
         status: at.status.map_or_else(String::new, |status| status.as_str().to_owned()),
         delete_on_termination: at.delete_on_termination.unwrap_or_default(),
     }
+}
+
+pub(super) fn subnet(given: types::Subnet) -> Result<Subnet> {
+    let v6 = given.ipv6_cidr_block_association_set.unwrap_or_default().into_iter().find_map(|set| set.ipv6_cidr_block);
+    Ok(Subnet {
+        id: required(given.subnet_id, "SubnetId")?,
+        cidr: given.cidr_block.and_then(|cidr| cidr.parse().ok()),
+        v6_cidr: v6.and_then(|cidr| cidr.parse().ok()),
+        free_addresses: given.available_ip_address_count.and_then(|count| count.try_into().ok()),
+    })
 }
 
 pub(super) fn association(given: types::TrunkInterfaceAssociation) -> Result<Association> {

@@ -7,16 +7,18 @@ use aws_sdk_ec2::Client;
 use aws_sdk_ec2::types::{Filter, SecurityGroup as Described};
 use ipnet::IpNet;
 
-use super::{convert, limits, required, told};
-use crate::domain::branches::INSTANCE_TAG;
+use super::{convert, failed, required, told};
+use crate::domain::branches::{INSTANCE_TAG, TRUNK_TAG, VLAN_TAG};
+use crate::domain::failure::FailureKind;
 use crate::domain::groups::{GroupSet, Remote, Rule, SecurityGroup, cidr};
-use crate::domain::observed::{Association, CloudFacts, Instance, NetworkInterface};
+use crate::domain::instance_types::Table;
+use crate::domain::observed::{Association, CloudFacts, Instance, NetworkInterface, Subnet, Wanted};
 
 /// EC2 takes at most 200 values in a filter.
 const FILTER_VALUES: usize = 200;
 
 /// The instance, and the CIDRs of its VPC.
-pub(super) async fn instance(client: &Client, id: &str) -> Result<(Instance, Vec<IpNet>)> {
+pub(super) async fn instance(client: &Client, id: &str, types: &Table) -> Result<(Instance, Vec<IpNet>)> {
     let context = || format!("describing instance {id}");
     let answer = client.describe_instances().instance_ids(id).send().await.map_err(told).with_context(context)?;
     let found =
@@ -25,30 +27,33 @@ pub(super) async fn instance(client: &Client, id: &str) -> Result<(Instance, Vec
     let subnet_id = required(found.subnet_id, "SubnetId").with_context(context)?;
     let vpc_id = required(found.vpc_id, "VpcId").with_context(context)?;
     let instance_type = found.instance_type.map_or_else(String::new, |kind| kind.as_str().to_owned());
-    let (branch_limit, interface_limit) = limits::of(&instance_type).unwrap_or_default();
-    let (subnet, vpc_cidrs) = tokio::try_join!(subnet(client, &subnet_id), vpc_cidrs(client, &vpc_id))?;
+    let limits = types.get(&instance_type);
+    let own = BTreeSet::from([subnet_id.clone()]);
+    let (subnets, vpc_cidrs) = tokio::try_join!(subnets(client, &own), vpc_cidrs(client, &vpc_id))?;
+    let subnet = subnets.get(&subnet_id).with_context(|| format!("EC2 does not know subnet {subnet_id}"))?;
     let instance = Instance {
         id: id.to_owned(),
         instance_type,
+        subnet_cidr: subnet.cidr,
+        subnet_v6_cidr: subnet.v6_cidr,
         subnet_id,
-        subnet_cidr: subnet.0,
-        subnet_v6_cidr: subnet.1,
         vpc_id,
         primary_groups: GroupSet::of(found.security_groups.unwrap_or_default().into_iter().filter_map(|g| g.group_id)),
         device_indexes: BTreeSet::new(),
-        branch_limit,
-        interface_limit,
+        known_type: limits.is_some(),
+        branch_limit: limits.map_or(0, |limits| limits.branch_limit()),
+        interface_limit: limits.map_or(0, |limits| limits.interface_limit()),
     };
     Ok((instance, vpc_cidrs))
 }
 
-async fn subnet(client: &Client, id: &str) -> Result<(Option<ipnet::Ipv4Net>, Option<ipnet::Ipv6Net>)> {
-    let context = || format!("describing subnet {id}");
-    let answer = client.describe_subnets().subnet_ids(id).send().await.map_err(told).with_context(context)?;
-    let found = answer.subnets.unwrap_or_default().into_iter().next();
-    let found = found.with_context(|| format!("EC2 does not know subnet {id}"))?;
-    let v6 = found.ipv6_cidr_block_association_set.unwrap_or_default().into_iter().find_map(|set| set.ipv6_cidr_block);
-    Ok((found.cidr_block.and_then(|cidr| cidr.parse().ok()), v6.and_then(|cidr| cidr.parse().ok())))
+/// Those of the wanted subnets that EC2 knows: by filter, since asking for an unknown one by id is an error.
+async fn subnets(client: &Client, wanted: &BTreeSet<String>) -> Result<BTreeMap<String, Subnet>> {
+    let ids = wanted.iter().take(FILTER_VALUES).cloned().collect();
+    let filter = Filter::builder().name("subnet-id").set_values(Some(ids)).build();
+    let pages = client.describe_subnets().filters(filter).into_paginator().items().send();
+    let all = pages.collect::<Result<Vec<_>, _>>().await.map_err(told).context("describing subnets")?;
+    all.into_iter().map(|given| convert::subnet(given).map(|subnet| (subnet.id.clone(), subnet))).collect()
 }
 
 async fn vpc_cidrs(client: &Client, id: &str) -> Result<Vec<IpNet>> {
@@ -67,38 +72,78 @@ pub(super) async fn facts(
     client: &Client,
     instance: &Instance,
     vpc_cidrs: &[IpNet],
-    wanted: &BTreeSet<String>,
+    wanted: &Wanted,
+    trunk_account: Option<&str>,
 ) -> Result<CloudFacts> {
-    let (interfaces, associations, known) =
-        tokio::try_join!(interfaces(client, &instance.vpc_id), associations(client), groups(client))?;
+    let in_vpc = Filter::builder().name("vpc-id").values(&instance.vpc_id).build();
+    let mut wanted_subnets = wanted.subnets.clone();
+    wanted_subnets.insert(instance.subnet_id.clone());
+    let (interfaces, associations, known, subnets, permitted) = tokio::try_join!(
+        interfaces(client, vec![in_vpc]),
+        associations_if_told(client),
+        groups(client),
+        subnets(client, &wanted_subnets),
+        permitted(client, trunk_account)
+    )?;
     let here = interfaces.values().filter(|eni| eni.tags.get(INSTANCE_TAG) == Some(&instance.id));
     let mut judged: BTreeSet<String> = here.flat_map(|eni| eni.groups.0.iter().cloned()).collect();
-    judged.extend(wanted.iter().filter(|id| known.contains_key(*id)).cloned());
+    judged.extend(wanted.groups.iter().filter(|id| known.contains_key(*id)).cloned());
     let groups = with_rules(known, rules(client, &judged).await?);
     let prefix_lists = prefix_lists(client, &groups).await?;
     let attached = interfaces.values().filter_map(|eni| eni.attachment.as_ref());
     let attached = attached.filter(|at| at.instance_id == instance.id).map(|at| at.device_index);
     Ok(CloudFacts {
         instance: Instance { device_indexes: attached.collect(), ..instance.clone() },
+        associations: associations.unwrap_or_else(|| from_tags(&interfaces)),
         groups,
         prefix_lists,
         interfaces,
-        associations,
         vpc_cidrs: vpc_cidrs.to_vec(),
+        subnets,
+        permitted,
     })
 }
 
-async fn interfaces(client: &Client, vpc_id: &str) -> Result<BTreeMap<String, NetworkInterface>> {
-    let filter = Filter::builder().name("vpc-id").values(vpc_id).build();
-    let pages = client.describe_network_interfaces().filters(filter).into_paginator().items().send();
+pub(super) async fn interfaces(client: &Client, filters: Vec<Filter>) -> Result<BTreeMap<String, NetworkInterface>> {
+    let pages = client.describe_network_interfaces().set_filters(Some(filters)).into_paginator().items().send();
     let all = pages.collect::<Result<Vec<_>, _>>().await.map_err(told).context("describing network interfaces")?;
     all.into_iter().map(|eni| convert::interface(eni).map(|eni| (eni.id.clone(), eni))).collect()
 }
 
-async fn associations(client: &Client) -> Result<BTreeMap<String, Association>> {
+pub(super) async fn associations(client: &Client) -> Result<BTreeMap<String, Association>> {
+    associations_if_told(client).await.map(Option::unwrap_or_default)
+}
+
+/// `None` where the role may not know: AWS's own controller may not either (facts 2.5), and the tags tell.
+async fn associations_if_told(client: &Client) -> Result<Option<BTreeMap<String, Association>>> {
     let pages = client.describe_trunk_interface_associations().into_paginator().items().send();
-    let all = pages.collect::<Result<Vec<_>, _>>().await.map_err(told).context("describing trunk associations")?;
-    all.into_iter().map(|given| convert::association(given).map(|found| (found.branch_id.clone(), found))).collect()
+    let all = match pages.collect::<Result<Vec<_>, _>>().await.map_err(failed) {
+        Ok(all) => all,
+        Err(failure) if failure.kind == FailureKind::Unauthorized => return Ok(None),
+        Err(failure) => return Err(anyhow::anyhow!("{failure}")).context("describing trunk associations"),
+    };
+    let all = all.into_iter().map(|given| convert::association(given).map(|found| (found.branch_id.clone(), found)));
+    all.collect::<Result<_>>().map(Some)
+}
+
+/// What tags say of branches in use; without ids, which nobody but the call itself tells.
+fn from_tags(interfaces: &BTreeMap<String, NetworkInterface>) -> BTreeMap<String, Association> {
+    let on_trunk = |eni: &NetworkInterface| {
+        let in_use = eni.status == "in-use" && eni.attachment.is_none();
+        let (trunk, vlan) = (eni.tags.get(TRUNK_TAG)?, eni.tags.get(VLAN_TAG)?);
+        let (trunk_id, branch_id, vlan_id) = (trunk.clone(), eni.id.clone(), vlan.parse().ok()?);
+        in_use.then(|| (eni.id.clone(), Association { id: String::new(), trunk_id, branch_id, vlan_id }))
+    };
+    interfaces.values().filter_map(on_trunk).collect()
+}
+
+/// Interfaces that an account may attach; nothing where nobody asks for one.
+async fn permitted(client: &Client, account: Option<&str>) -> Result<BTreeSet<String>> {
+    let Some(account) = account else { return Ok(BTreeSet::new()) };
+    let filter = Filter::builder().name("network-interface-permission.aws-account-id").values(account).build();
+    let pages = client.describe_network_interface_permissions().filters(filter).into_paginator().items().send();
+    let all = pages.collect::<Result<Vec<_>, _>>().await.map_err(told).context("describing interface permissions")?;
+    Ok(all.into_iter().filter_map(|permission| permission.network_interface_id).collect())
 }
 
 async fn groups(client: &Client) -> Result<BTreeMap<String, SecurityGroup>> {

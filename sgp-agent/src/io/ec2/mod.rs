@@ -1,87 +1,106 @@
 //! EC2: what it says of interfaces, groups and prefix lists, and the calls that make trunk and branches.
 
+mod account;
 mod convert;
 mod describe;
-mod limits;
 mod steps;
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use aws_config::BehaviorVersion;
+use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 
+pub use account::Account;
+
+use crate::domain::answers::Answer;
 use crate::domain::branches::CloudStep;
-use crate::domain::observed::{CloudFacts, Instance};
+use crate::domain::failure::{self, Failure};
+use crate::domain::instance_types::Table;
+use crate::domain::observed::{CloudFacts, Instance, Wanted};
 
 /// The longest one call may take, retries included: a call that never ends would hold its object for good.
 const CALL_LIMIT: Duration = Duration::from_secs(30);
 
 /// Where facts about the cloud come from and cloud steps go: EC2, or a model of it in tests.
 pub trait Cloud: Send + Sync + 'static {
-    /// Everything this node needs to know. `wanted`: groups to describe beside those that interfaces carry.
-    fn facts(&self, wanted: &BTreeSet<String>) -> impl Future<Output = Result<CloudFacts>> + Send;
-    /// Takes one step.
-    fn apply(&self, step: &CloudStep) -> impl Future<Output = Result<()>> + Send;
+    /// Everything this node needs to know.
+    fn facts(&self, wanted: &Wanted) -> impl Future<Output = Result<CloudFacts>> + Send;
+    /// Takes one step: one call.
+    fn apply(&self, step: &CloudStep) -> impl Future<Output = Result<Answer, Failure>> + Send;
 }
 
 /// EC2, for one instance.
 pub struct Ec2 {
-    client: Client,
+    /// Reads; the SDK repeats what fails on the way.
+    reader: Client,
+    /// Changes things; never repeats by itself, since the loop knows when.
+    writer: Client,
     instance: Instance,
     vpc_cidrs: Vec<ipnet::IpNet>,
+    trunk_account: Option<String>,
 }
 
 impl Ec2 {
     /// Finds out where this instance stands. Endpoint, region and credentials are the SDK's own settings
-    /// (`AWS_ENDPOINT_URL`, `AWS_REGION`, …, or the instance's role).
+    /// (`AWS_ENDPOINT_URL`, `AWS_REGION`, …, or the instance's role). `trunk_account`: whose permissions to
+    /// attach are described.
     ///
     /// # Errors
     /// Where EC2 cannot be reached or does not know the instance.
-    pub async fn connect(instance_id: &str) -> Result<Self> {
-        let timeouts = TimeoutConfig::builder().operation_timeout(CALL_LIMIT).build();
-        let http =
-            aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
-        let config =
-            aws_config::defaults(BehaviorVersion::latest()).timeout_config(timeouts).http_client(http).load().await;
-        let client = Client::new(&config);
-        let (instance, vpc_cidrs) = describe::instance(&client, instance_id).await?;
-        Ok(Self { client, instance, vpc_cidrs })
+    pub async fn connect(instance_id: &str, types: &Table, trunk_account: Option<String>) -> Result<Self> {
+        let reader = client().await;
+        let quiet = reader.config().to_builder().retry_config(RetryConfig::disabled()).build();
+        let (instance, vpc_cidrs) = describe::instance(&reader, instance_id, types).await?;
+        Ok(Self { writer: Client::from_conf(quiet), reader, instance, vpc_cidrs, trunk_account })
     }
+}
+
+async fn client() -> Client {
+    let timeouts = TimeoutConfig::builder().operation_timeout(CALL_LIMIT).build();
+    let http = aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
+    let config = aws_config::defaults(BehaviorVersion::latest()).timeout_config(timeouts).http_client(http);
+    Client::new(&config.load().await)
 }
 
 impl Cloud for Ec2 {
-    async fn facts(&self, wanted: &BTreeSet<String>) -> Result<CloudFacts> {
-        describe::facts(&self.client, &self.instance, &self.vpc_cidrs, wanted).await
+    async fn facts(&self, wanted: &Wanted) -> Result<CloudFacts> {
+        describe::facts(&self.reader, &self.instance, &self.vpc_cidrs, wanted, self.trunk_account.as_deref()).await
     }
 
-    async fn apply(&self, step: &CloudStep) -> Result<()> {
-        steps::apply(&self.client, &self.instance, step).await
+    async fn apply(&self, step: &CloudStep) -> Result<Answer, Failure> {
+        steps::apply(&self.writer, &self.instance, step).await
     }
 }
 
-/// `Code: message` of an EC2 error; for one that never reached EC2, the whole chain of causes.
+/// What a call that failed means.
+fn failed<E>(error: SdkError<E>) -> Failure
+where
+    E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
+{
+    let status = error.raw_response().map_or(0, |response| response.status().as_u16());
+    match error.code() {
+        Some(code) => Failure::of(code, status, error.message().unwrap_or_default()),
+        None if status >= 500 => Failure::unanswered(&format!("EC2 answered with HTTP status {status}")),
+        None => Failure::unanswered(&format!("EC2 cannot be reached: {}", DisplayErrorContext(error))),
+    }
+}
+
+/// Likewise, where nobody asks what it means.
 fn told<E>(error: SdkError<E>) -> anyhow::Error
 where
     E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
 {
-    match (error.code(), error.message()) {
-        (Some("UnauthorizedOperation"), message) => anyhow::anyhow!(
-            "UnauthorizedOperation: {}; give the agent's role this action (facts: AssociateTrunkInterface is not open to every account)",
-            message.unwrap_or_default()
-        ),
-        (Some(code), message) => anyhow::anyhow!("{code}: {}", message.unwrap_or_default()),
-        _ => anyhow::anyhow!("EC2 cannot be reached: {}", DisplayErrorContext(error)),
-    }
+    anyhow::anyhow!("{}", failed(error))
 }
 
-/// What EC2 calls an error whose object is gone already.
+/// Whether the object of a call is gone already.
 fn is_gone<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
-    error.code().is_some_and(|code| code.ends_with(".NotFound"))
+    error.code().is_some_and(failure::is_gone)
 }
 
 /// What must be in an answer.

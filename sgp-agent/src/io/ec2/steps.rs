@@ -1,155 +1,154 @@
-//! Changing EC2, one cloud step at a time (facts 2.3 and 2.4).
+//! Changing EC2: one call a step (facts 2.3 and 2.4).
 
-use std::collections::BTreeMap;
+use std::fmt::Display;
 
-use anyhow::{Context, Result};
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::types::{
     InterfacePermissionType, NetworkInterfaceAttachmentChanges, NetworkInterfaceCreationType, ResourceType, Tag,
     TagSpecification,
 };
-use tracing::{info, warn};
 
-use super::{is_gone, required, told};
-use crate::domain::branches::CloudStep;
+use super::{convert, failed, is_gone, required};
+use crate::domain::answers::Answer;
+use crate::domain::branches::{CloudStep, Tags};
+use crate::domain::cloud_steps::{Family, NewInterface};
+use crate::domain::failure::Failure;
 use crate::domain::groups::GroupSet;
-use crate::domain::observed::Instance;
+use crate::domain::observed::{Attachment, Instance};
 
-pub(super) async fn apply(client: &Client, instance: &Instance, step: &CloudStep) -> Result<()> {
+/// Description of a trunk, as AWS's controller writes it.
+const TRUNK: &str = "aws-k8s-trunk-eni";
+/// Of a branch.
+const BRANCH: &str = "aws-k8s-branch-eni";
+
+pub(super) async fn apply(client: &Client, instance: &Instance, step: &CloudStep) -> Result<Answer, Failure> {
     match step {
-        CloudStep::CreateTrunk { device_index, tags } => create_trunk(client, instance, *device_index, tags).await,
-        CloudStep::AttachTrunk { trunk, device_index } => attach_trunk(client, instance, trunk, *device_index).await,
-        CloudStep::CreateBranch { pod, uid, groups, tags } => {
-            create_branch(client, instance, pod, uid, groups, tags).await
+        CloudStep::CreateTrunk { interface } => {
+            create(client, interface, TRUNK, Some(NetworkInterfaceCreationType::Trunk)).await
         }
+        CloudStep::AttachTrunk { trunk, device_index } => attach(client, instance, trunk, *device_index).await,
+        CloudStep::TieTrunk { trunk, attachment } => tie(client, trunk, attachment).await,
+        CloudStep::CreateBranch { interface, .. } => create(client, interface, BRANCH, None).await,
+        CloudStep::Permit { interface, account, .. } => permit(client, interface, account).await,
+        CloudStep::Tag { branch, tags, .. } => tag(client, branch, tags).await,
+        CloudStep::SetGroups { branch, groups, .. } => set_groups(client, branch, groups).await,
         CloudStep::Associate { branch, trunk, vlan_id, .. } => associate(client, branch, trunk, *vlan_id).await,
-        CloudStep::Disassociate { branch, association } => disassociate(client, branch, association).await,
+        CloudStep::Disassociate { association, .. } => disassociate(client, association).await,
         CloudStep::Delete { interface } => delete(client, interface).await,
-        CloudStep::Annotate { name, .. } => {
-            anyhow::bail!("the annotation of pod {name} is for the API server, not for EC2")
+        CloudStep::Annotate { .. }
+        | CloudStep::LabelNode { .. }
+        | CloudStep::Advertise { .. }
+        | CloudStep::WriteCniNode { .. } => {
+            Err(Failure::unanswered(&format!("`{}` is for the API server, not for EC2", step.key())))
         }
     }
 }
 
-/// A trunk that cannot be attached is taken away again; if that fails too, its tags let the next round
-/// attach it.
-async fn create_trunk(
-    client: &Client,
-    instance: &Instance,
-    device_index: u32,
-    tags: &BTreeMap<String, String>,
-) -> Result<()> {
-    let created = client
-        .create_network_interface()
-        .description("aws-k8s-trunk-eni")
-        .subnet_id(&instance.subnet_id)
-        .set_groups(Some(instance.primary_groups.0.iter().cloned().collect()))
-        .interface_type(NetworkInterfaceCreationType::Trunk)
-        .tag_specifications(tagged(tags))
-        .send()
-        .await;
-    let created = created.map_err(told).context("creating the trunk")?;
-    let trunk = required(created.network_interface.and_then(|eni| eni.network_interface_id), "NetworkInterfaceId")?;
-    info!(trunk, "created the trunk");
-    permit(client, &trunk).await;
-    let attached = attach_trunk(client, instance, &trunk, device_index).await;
-    if attached.is_err()
-        && let Err(error) = delete(client, &trunk).await
-    {
-        warn!(trunk, error = format!("{error:#}"), "the trunk that could not be attached stays");
-    }
-    attached
+/// An answer that lacks what every answer has.
+fn odd(error: impl Display) -> Failure {
+    Failure::unanswered(&format!("{error:#}"))
 }
 
-async fn attach_trunk(client: &Client, instance: &Instance, trunk: &str, device_index: u32) -> Result<()> {
-    let context = || format!("attaching trunk {trunk} to {}", instance.id);
-    let attached = client
+async fn create(
+    client: &Client,
+    wanted: &NewInterface,
+    description: &str,
+    kind: Option<NetworkInterfaceCreationType>,
+) -> Result<Answer, Failure> {
+    let call = client
+        .create_network_interface()
+        .description(description)
+        .subnet_id(&wanted.subnet_id)
+        .set_groups(Some(wanted.groups.0.iter().cloned().collect()))
+        .set_interface_type(kind.clone())
+        .set_ipv6_address_count((wanted.family == Family::Dual).then_some(1))
+        .client_token(&wanted.token)
+        .tag_specifications(tagged(&wanted.tags));
+    let answer = call.send().await.map_err(failed)?;
+    let made = required(answer.network_interface, "NetworkInterface").map_err(odd)?;
+    let mut made = convert::interface(made).map_err(odd)?;
+    // What was asked for and is answered in pieces: groups by name, tags not at all, depending on the version.
+    made.groups = wanted.groups.clone();
+    made.tags.clone_from(&wanted.tags);
+    if kind.is_some() {
+        made.interface_type = "trunk".to_owned();
+    }
+    Ok(Answer::Created(Box::new(made)))
+}
+
+async fn attach(client: &Client, instance: &Instance, trunk: &str, device_index: u32) -> Result<Answer, Failure> {
+    let call = client
         .attach_network_interface()
         .instance_id(&instance.id)
         .network_interface_id(trunk)
-        .device_index(device_index.try_into().with_context(context)?)
-        .send()
-        .await;
-    let id = required(attached.map_err(told).with_context(context)?.attachment_id, "AttachmentId")?;
-    let changes = NetworkInterfaceAttachmentChanges::builder().attachment_id(id).delete_on_termination(true).build();
-    let modified = client.modify_network_interface_attribute().network_interface_id(trunk).attachment(changes);
-    modified.send().await.map_err(told).with_context(|| format!("making trunk {trunk} go with {}", instance.id))?;
-    info!(trunk, instance = instance.id, device_index, "attached the trunk");
-    Ok(())
+        .device_index(i32::try_from(device_index).map_err(odd)?);
+    let answer = call.send().await.map_err(failed)?;
+    Ok(Answer::Attached(Attachment {
+        id: required(answer.attachment_id, "AttachmentId").map_err(odd)?,
+        instance_id: instance.id.clone(),
+        device_index,
+        // Attached is what a description says it is.
+        status: "attaching".to_owned(),
+        delete_on_termination: false,
+    }))
 }
 
-async fn create_branch(
-    client: &Client,
-    instance: &Instance,
-    pod: &str,
-    uid: &str,
-    groups: &GroupSet,
-    tags: &BTreeMap<String, String>,
-) -> Result<()> {
-    let created = client
-        .create_network_interface()
-        .description("aws-k8s-branch-eni")
-        .subnet_id(&instance.subnet_id)
-        .set_groups(Some(groups.0.iter().cloned().collect()))
-        .client_token(uid)
-        .tag_specifications(tagged(tags))
-        .send()
-        .await;
-    let created = created.map_err(told).context("creating network interface")?;
-    let branch = required(created.network_interface.and_then(|eni| eni.network_interface_id), "NetworkInterfaceId")?;
-    info!(branch, pod, %groups, "created a branch");
-    permit(client, &branch).await;
-    Ok(())
+async fn tie(client: &Client, trunk: &str, attachment: &str) -> Result<Answer, Failure> {
+    let changes =
+        NetworkInterfaceAttachmentChanges::builder().attachment_id(attachment).delete_on_termination(true).build();
+    let call = client.modify_network_interface_attribute().network_interface_id(trunk).attachment(changes);
+    call.send().await.map_err(failed).map(|_| Answer::Done)
 }
 
-/// AWS's own controller permits its second account to attach (facts 0.1). Where one account does all, and
-/// where the account is not known, the permission is not needed: only told.
-async fn permit(client: &Client, interface: &str) {
-    let Ok(account) = std::env::var("SGP_TRUNK_ACCOUNT") else { return };
+async fn permit(client: &Client, interface: &str, account: &str) -> Result<Answer, Failure> {
     let call = client
         .create_network_interface_permission()
         .network_interface_id(interface)
-        .aws_account_id(&account)
+        .aws_account_id(account)
         .permission(InterfacePermissionType::InstanceAttach);
-    if let Err(error) = call.send().await.map_err(told) {
-        warn!(interface, account, error = format!("{error:#}"), "the account was not permitted to attach");
-    }
+    call.send().await.map_err(failed).map(|_| Answer::Done)
 }
 
-async fn associate(client: &Client, branch: &str, trunk: &str, vlan_id: u16) -> Result<()> {
+async fn tag(client: &Client, branch: &str, tags: &Tags) -> Result<Answer, Failure> {
+    let call = client.create_tags().resources(branch).set_tags(Some(sdk_tags(tags)));
+    call.send().await.map_err(failed).map(|_| Answer::Done)
+}
+
+async fn set_groups(client: &Client, branch: &str, groups: &GroupSet) -> Result<Answer, Failure> {
+    let ids = groups.0.iter().cloned().collect();
+    let call = client.modify_network_interface_attribute().network_interface_id(branch).set_groups(Some(ids));
+    call.send().await.map_err(failed).map(|_| Answer::Done)
+}
+
+async fn associate(client: &Client, branch: &str, trunk: &str, vlan_id: u16) -> Result<Answer, Failure> {
     let call = client
         .associate_trunk_interface()
         .branch_interface_id(branch)
         .trunk_interface_id(trunk)
         .vlan_id(i32::from(vlan_id));
-    call.send().await.map_err(told).with_context(|| format!("associating branch to trunk, {branch} to {trunk}"))?;
-    info!(branch, trunk, vlan_id, "associated a branch");
-    Ok(())
+    let answer = call.send().await.map_err(failed)?;
+    let made = required(answer.interface_association, "InterfaceAssociation").map_err(odd)?;
+    convert::association(made).map(Answer::Associated).map_err(odd)
 }
 
-async fn disassociate(client: &Client, branch: &str, association: &str) -> Result<()> {
+async fn disassociate(client: &Client, association: &str) -> Result<Answer, Failure> {
     match client.disassociate_trunk_interface().association_id(association).send().await {
-        Err(error) if !is_gone(&error) => {
-            Err(told(error)).with_context(|| format!("taking branch {branch} off its trunk"))
-        }
-        _ => {
-            info!(branch, association, "disassociated a branch");
-            Ok(())
-        }
+        Err(error) if !is_gone(&error) => Err(failed(error)),
+        _ => Ok(Answer::Done),
     }
 }
 
-async fn delete(client: &Client, interface: &str) -> Result<()> {
+pub(super) async fn delete(client: &Client, interface: &str) -> Result<Answer, Failure> {
     match client.delete_network_interface().network_interface_id(interface).send().await {
-        Err(error) if !is_gone(&error) => Err(told(error)).with_context(|| format!("deleting {interface}")),
-        _ => {
-            info!(interface, "deleted an interface");
-            Ok(())
-        }
+        Err(error) if !is_gone(&error) => Err(failed(error)),
+        _ => Ok(Answer::Done),
     }
 }
 
-fn tagged(tags: &BTreeMap<String, String>) -> TagSpecification {
-    let tags = tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build());
-    TagSpecification::builder().resource_type(ResourceType::NetworkInterface).set_tags(Some(tags.collect())).build()
+fn sdk_tags(tags: &Tags) -> Vec<Tag> {
+    tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build()).collect()
+}
+
+fn tagged(tags: &Tags) -> TagSpecification {
+    TagSpecification::builder().resource_type(ResourceType::NetworkInterface).set_tags(Some(sdk_tags(tags))).build()
 }

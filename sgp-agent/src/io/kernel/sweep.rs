@@ -37,7 +37,7 @@ pub(super) fn sweep(maps: &mut Maps, suspects: &mut BTreeSet<SnatKey>) -> Result
     let mut over: Vec<(FlowKey, u16)> = Vec::new();
     for (key, flow) in maps.flows.iter().flatten() {
         match (live.get_mut(&key.endpoint), timeouts.get(&key.endpoint)) {
-            (Some(count), Some(timeouts)) if !flow.expired(key.protocol, timeouts, now_ns) => *count += 1,
+            (Some(count), Some(timeouts)) if !flow.expired(&key, timeouts, now_ns) => *count += 1,
             _ => over.push((key, flow.nat_port)),
         }
     }

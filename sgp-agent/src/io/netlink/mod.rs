@@ -68,13 +68,33 @@ impl Netlink {
         found.and_then(|link| link.attributes.iter().find_map(of)).with_context(|| format!("link {index} has no MTU"))
     }
 
-    /// Creates a veth pair, both ends here and down.
+    /// MAC address of the other end of a veth, in whichever namespace; `None` where it has none that can be seen.
+    ///
+    /// # Errors
+    /// Where the link is gone.
+    pub async fn peer_mac(&self, index: u32) -> Result<Option<[u8; 6]>> {
+        let context = || format!("asking for the other end of link {index}");
+        let own = self.handle.link().get().match_index(index).execute().try_next().await.with_context(context)?;
+        let own = own.map(|link| link.attributes).unwrap_or_default();
+        let peer = own.iter().find_map(|one| if let LinkAttribute::Link(peer) = one { Some(*peer) } else { None });
+        let Some(peer) = peer else { return Ok(None) };
+        let space = own.iter().find_map(|one| if let LinkAttribute::LinkNetNsId(id) = one { Some(*id) } else { None });
+        let mut request = self.handle.link().get().match_index(peer);
+        request.message_mut().attributes.extend(space.map(LinkAttribute::IfNetnsId));
+        let peer = request.execute().try_next().await.with_context(context)?;
+        Ok(peer.and_then(facts).map(|link| link.mac))
+    }
+
+    /// Creates a veth pair, both ends here, down and of one MTU.
     ///
     /// # Errors
     /// Where a name is taken, or the kernel refuses.
     pub async fn add_veth(&self, name: &str, peer: &str, mtu: u32) -> Result<()> {
         let message = LinkVeth::new(name, peer).mtu(mtu).build();
-        self.handle.link().add(message).execute().await.with_context(|| format!("creating the veth {name}"))
+        self.handle.link().add(message).execute().await.with_context(|| format!("creating the veth {name}"))?;
+        // The kernel gives the other end its own default.
+        let other = self.link(peer).await?.with_context(|| format!("the link {peer} is gone"))?;
+        self.set(other.index, |link| link.mtu(mtu)).await
     }
 
     /// Creates a VLAN link on a trunk, down.

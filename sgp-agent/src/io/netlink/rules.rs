@@ -1,4 +1,4 @@
-//! Routing rules: `domain::wiring::Rule` to and from the kernel's own form.
+//! Routing rules: `domain::routing::RoutingRule` to and from the kernel's own form.
 
 use std::net::IpAddr;
 
@@ -10,7 +10,7 @@ use rtnetlink::packet_route::{AddressFamily, IpProtocol};
 use sgp_common::addr::Family;
 
 use super::{Netlink, errno, gone, version};
-use crate::domain::wiring::{Packets, Rule};
+use crate::domain::routing::{Packets, RoutingRule};
 
 /// Protocol number (IANA).
 const ICMPV6: IpProtocol = IpProtocol::Other(58);
@@ -20,12 +20,12 @@ impl Netlink {
     ///
     /// # Errors
     /// Where the kernel refuses.
-    pub async fn add_rule(&self, rule: &Rule) -> Result<()> {
+    pub async fn add_rule(&self, rule: &RoutingRule) -> Result<()> {
         let mut request = self.handle.rule().add();
         *request.message_mut() = message(rule);
         match request.execute().await {
             Err(error) if errno(&error) == Some(libc::EEXIST) => Ok(()),
-            result => result.with_context(|| format!("adding the routing rule {rule:?}")),
+            result => result.with_context(|| format!("adding the routing rule \"{rule}\"")),
         }
     }
 
@@ -34,7 +34,7 @@ impl Netlink {
     ///
     /// # Errors
     /// Where the kernel refuses.
-    pub async fn rules(&self, family: Family) -> Result<Vec<Rule>> {
+    pub async fn rules(&self, family: Family) -> Result<Vec<RoutingRule>> {
         let listed: Result<Vec<RuleMessage>, _> = self.handle.rule().get(version(family)).execute().try_collect().await;
         match listed {
             // A kernel started without IPv6 has no rules of it.
@@ -48,13 +48,13 @@ impl Netlink {
     ///
     /// # Errors
     /// Where the kernel refuses.
-    pub async fn delete_rule(&self, rule: &Rule) -> Result<()> {
+    pub async fn delete_rule(&self, rule: &RoutingRule) -> Result<()> {
         let removed = gone(self.handle.rule().del(message(rule)).execute().await);
-        removed.with_context(|| format!("removing the routing rule {rule:?}"))
+        removed.with_context(|| format!("removing the routing rule \"{rule}\""))
     }
 }
 
-fn message(rule: &Rule) -> RuleMessage {
+fn message(rule: &RoutingRule) -> RuleMessage {
     let mut message = RuleMessage::default();
     message.header.family = match rule.family {
         Family::V4 => AddressFamily::Inet,
@@ -100,7 +100,7 @@ struct Said {
     icmpv6: bool,
 }
 
-fn rule(family: Family, message: &RuleMessage) -> Option<Rule> {
+fn rule(family: Family, message: &RuleMessage) -> Option<RoutingRule> {
     let said = said(message)?;
     let table = match message.header.action {
         RuleAction::ToTable => Some(said.table.unwrap_or_else(|| message.header.table.into())),
@@ -118,7 +118,7 @@ fn rule(family: Family, message: &RuleMessage) -> Option<Rule> {
         _ => return None,
     };
     let odd = said.icmpv6 && !matches!(packets, Packets::Icmpv6From(_));
-    (!odd).then_some(Rule { family, priority: said.priority, packets, table })
+    (!odd).then_some(RoutingRule { family, priority: said.priority, packets, table })
 }
 
 /// `None` where the rule says something that no rule of ours says.

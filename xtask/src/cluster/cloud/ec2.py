@@ -1,12 +1,16 @@
 """moto's EC2 server with what it lacks for trunks and branches. The additions are ours, not moto's.
 
 Added: AssociateTrunkInterface, DescribeTrunkInterfaceAssociations, DisassociateTrunkInterface, InterfaceType, ClientToken
-of CreateNetworkInterface, CreateNetworkInterfacePermission, AssignIpv6AddressOnCreation of a subnet, refusal of unknown groups, of deleting an interface or a group
-in use, and of a device index that is taken. A group created with the description "id=sg-..." gets that id, so that tests
+of CreateNetworkInterface, Create- and DescribeNetworkInterfacePermissions, DeleteOnTermination of an attachment,
+AssignIpv6AddressOnCreation of a subnet, refusal of unknown groups, of more than five groups on an interface, of deleting
+an interface or a group in use, and of a device index that is taken; calls that take time and are throttled like EC2's,
+where SGP_EC2_LATENCY_MS and SGP_EC2_BUCKET ("50:5": so many at once and so many a second, of each action that changes
+something) say so. A group created with the description "id=sg-..." gets that id, so that tests
 can bring a missing group into being; EC2 itself would not.
 
 Usage: ec2.py HOOK MOTO_SERVER_ARGS...
-HOOK is run as `HOOK associate|disassociate NODE VLAN ADDRESS...` after a branch joined or left a trunk: the VPC.
+HOOK is the VPC: it is run as `HOOK associate|disassociate NODE VLAN MAC ADDRESS...` after a branch joined or left a trunk, and as
+`HOOK trunk NODE MAC` after a trunk was attached.
 A VPC that asks for an IPv6 CIDR gets that of the environment variable SGP_VPC_IPV6.
 """
 import os
@@ -14,6 +18,8 @@ import random
 import re
 import subprocess
 import sys
+import threading
+import time
 
 from moto.core.responses import ActionResult
 from moto.ec2.models import vpcs
@@ -21,6 +27,9 @@ from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.responses import EC2Response
 
 HOOK = sys.argv[1]
+GROUPS_OF_AN_INTERFACE = 5
+LATENCY_S = float(os.environ.get("SGP_EC2_LATENCY_MS", "0")) / 1000
+BUCKET = [float(part) for part in os.environ.get("SGP_EC2_BUCKET", "").split(":") if part]
 
 
 class Refused(EC2ClientError):
@@ -55,8 +64,50 @@ def call_hook(verb, backend, association):
     if instance is None or branch is None:
         return
     addresses = [a["PrivateIpAddress"] for a in branch.private_ip_addresses] + list(branch.ipv6_addresses)
-    command = [*HOOK.split(), verb, tag(instance, "Name"), str(association["VlanId"]), *addresses]
+    command = [*HOOK.split(), verb, tag(instance, "Name"), str(association["VlanId"]), branch.mac_address, *addresses]
     subprocess.run(command, check=True)
+
+
+def permissions(backend):
+    return backend.__dict__.setdefault("_sgp_permissions", {})
+
+
+def check_groups(backend, groups):
+    for group in groups:
+        if not backend.get_security_group_from_id(group):
+            raise Refused("InvalidSecurityGroupID.NotFound", f"The security group '{group}' does not exist")
+    if len(groups) > GROUPS_OF_AN_INTERFACE:
+        text = f"user 123456789012 exceeded limit {GROUPS_OF_AN_INTERFACE} on the number of interface security group memberships"
+        raise Refused("InvalidParameterValue", text)
+
+
+class Buckets:
+    """Tokens of each action that changes something, as EC2 throttles them."""
+
+    def __init__(self, size, rate):
+        self.size, self.rate, self.left, self.lock = size, rate, {}, threading.Lock()
+
+    def take(self, action):
+        with self.lock:
+            now = time.monotonic()
+            tokens, since = self.left.get(action, (self.size, now))
+            tokens = min(self.size, tokens + (now - since) * self.rate)
+            self.left[action] = (max(tokens - 1, 0) if tokens >= 1 else tokens, now)
+            return tokens >= 1
+
+
+BUCKETS = Buckets(*BUCKET) if BUCKET else None
+original_call = EC2Response.call_action
+original_modify = EC2Response.modify_network_interface_attribute
+
+
+def call_action(self):
+    action = self._get_action()
+    reads = action.startswith(("Describe", "Get", "List", "Search"))
+    time.sleep(LATENCY_S)
+    if BUCKETS and not reads and not BUCKETS.take(action):
+        return self.serialized(ActionResult(Refused("RequestLimitExceeded", "Request limit exceeded.")))
+    return original_call(self)
 
 
 original_create = EC2Response.create_network_interface
@@ -70,18 +121,19 @@ def create_network_interface(self):
     backend = self.ec2_backend
     tokens = backend.__dict__.setdefault("_sgp_tokens", {})
     token = self._get_param("ClientToken")
-    if token in tokens and tokens[token] in backend.enis:
-        return ActionResult({"NetworkInterface": backend.enis[tokens[token]]})
-    for group in self._get_param("SecurityGroupIds") or self._get_param("Groups") or []:
-        if not backend.get_security_group_from_id(group):
-            raise Refused("InvalidSecurityGroupID.NotFound", f"The security group '{group}' does not exist")
+    asked = repr([self._get_param(key) for key in ("SubnetId", "Groups", "TagSpecifications", "InterfaceType")])
+    if token in tokens and tokens[token][0] in backend.enis:
+        if tokens[token][1] != asked:
+            raise Refused("IdempotentParameterMismatch", f"The client token '{token}' was used with other parameters")
+        return ActionResult({"NetworkInterface": backend.enis[tokens[token][0]]})
+    check_groups(backend, self._get_param("SecurityGroupIds") or self._get_param("Groups") or [])
     before = set(backend.enis)
     answer = original_create(self)
     for new in set(backend.enis) - before:
         backend.enis[new].interface_type = self._get_param("InterfaceType") or "interface"
         assign_ipv6_on_creation(backend, backend.enis[new])
         if token:
-            tokens[token] = new
+            tokens[token] = (new, asked)
     return answer
 
 
@@ -109,12 +161,42 @@ def attach_network_interface(self):
         owner, taken = attachment_of(eni)
         if owner is not None and owner.id == instance and taken == index:
             raise Refused("InvalidParameterValue", f"Instance '{instance}' already has an interface attached at device index '{index}'.")
-    return original_attach(self)
+    answer = original_attach(self)
+    trunk = backend.enis.get(self._get_param("NetworkInterfaceId"))
+    if trunk is not None and trunk.interface_type == "trunk":
+        name = tag(attachment_of(trunk)[0], "Name")
+        subprocess.run([*HOOK.split(), "trunk", name, trunk.mac_address], check=True)
+    return answer
+
+
+def modify_network_interface_attribute(self):
+    backend, interface = self.ec2_backend, self._get_param("NetworkInterfaceId")
+    check_groups(backend, self._get_param("Groups") or [])
+    attachment = self._get_param("Attachment") or {}
+    if "DeleteOnTermination" in attachment:
+        backend.get_network_interface(interface).delete_on_termination = str(attachment["DeleteOnTermination"]).lower() == "true"
+    return original_modify(self)
 
 
 def create_network_interface_permission(self):
-    permission = {"NetworkInterfacePermissionId": new_id("eni-perm-"), "NetworkInterfaceId": self._get_param("NetworkInterfaceId")}
-    return ActionResult({"InterfacePermission": permission})
+    backend, interface = self.ec2_backend, self._get_param("NetworkInterfaceId")
+    backend.get_network_interface(interface)
+    made = {
+        "NetworkInterfacePermissionId": new_id("eni-perm-"),
+        "NetworkInterfaceId": interface,
+        "AwsAccountId": self._get_param("AwsAccountId"),
+        "Permission": self._get_param("Permission"),
+        "PermissionState": {"State": "GRANTED"},
+    }
+    permissions(backend)[made["NetworkInterfacePermissionId"]] = made
+    return ActionResult({"InterfacePermission": made})
+
+
+def describe_network_interface_permissions(self):
+    backend = self.ec2_backend
+    wanted = [v for f in self._get_param("Filters") or [] if f["Name"].endswith("aws-account-id") for v in f["Values"]]
+    found = [p for p in permissions(backend).values() if p["NetworkInterfaceId"] in backend.enis]
+    return ActionResult({"NetworkInterfacePermissions": [p for p in found if not wanted or p["AwsAccountId"] in wanted]})
 
 
 def create_security_group(self):
@@ -185,10 +267,13 @@ def disassociate_trunk_interface(self):
 
 
 for function in (
+    call_action,
     create_network_interface,
     delete_network_interface,
     attach_network_interface,
     create_network_interface_permission,
+    describe_network_interface_permissions,
+    modify_network_interface_attribute,
     create_security_group,
     delete_security_group,
     associate_trunk_interface,

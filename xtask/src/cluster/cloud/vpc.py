@@ -42,7 +42,7 @@ def make_instance(ec2, image, name, addresses, subnet, group):
     )["Instances"][0]
     if v6:
         ec2.assign_ipv6_addresses(NetworkInterfaceId=made["NetworkInterfaces"][0]["NetworkInterfaceId"], Ipv6Addresses=[v6])
-    return made["InstanceId"]
+    return {"id": made["InstanceId"], "mac": made["NetworkInterfaces"][0]["MacAddress"]}
 
 
 def main(cidr, subnets, cluster, *nodes):

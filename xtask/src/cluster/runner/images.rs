@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use k8s_openapi::api::core::v1::Container;
 
 use super::Node;
+use crate::place::Family;
 
 /// What is in the place of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +20,7 @@ enum Image {
 /// DIR is the pod's own: nginx removes its pid file at exit, whatever it is.
 const NGINX: &str = "daemon off; pid DIR/nginx.pid; error_log stderr; worker_processes 1;
 events {}
-http { access_log off; server { listen 80; root /usr/share/nginx/html; } }
+http { access_log off; server { listen LISTEN; root /usr/share/nginx/html; } }
 ";
 
 /// `registry/path/name:tag` -> the program.
@@ -31,6 +32,11 @@ fn image(of: &str) -> Result<Image> {
         "dnsmasq" => Ok(Image::Dnsmasq),
         _ => bail!("image {of:?} is not in this cluster's table: it knows nginx, busybox and dnsmasq"),
     }
+}
+
+fn nginx(family: Family, dir: &Path) -> String {
+    let listen = if family == Family::V4 { "80" } else { "[::]:80" };
+    NGINX.replace("DIR", &dir.display().to_string()).replace("LISTEN", listen)
 }
 
 /// The container's command line. Files it needs are made in the pod's directory.
@@ -46,7 +52,7 @@ pub(super) fn command(node: &Node, container: &Container, dir: &Path) -> Result<
         Image::Busybox => Ok(words("sh")),
         Image::Nginx => {
             let config = dir.join("nginx.conf");
-            fs::write(&config, NGINX.replace("DIR", &dir.display().to_string())).context("writing nginx.conf")?;
+            fs::write(&config, nginx(node.place.family, dir)).context("writing nginx.conf")?;
             Ok(words(&format!("nginx -c {}", config.display())))
         }
         Image::Dnsmasq => {

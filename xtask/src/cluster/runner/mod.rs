@@ -20,6 +20,7 @@ use kube::{Api, Client, ResourceExt};
 use tokio::sync::Notify;
 
 pub(crate) use container::exec;
+pub(crate) use node::SETTINGS;
 
 use crate::place::Place;
 use crate::tools::Tools;

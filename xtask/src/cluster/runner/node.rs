@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -32,15 +33,28 @@ pub(super) fn prepare(node: &Node) -> Result<()> {
 
 /// Starts the agent, and again when it ends: what a DaemonSet and kubelet would do.
 pub(super) async fn keep_agent(node: Node) {
-    let dir = node.place.node_dir(&node.name);
-    let mut command = Command::new(&node.tools.agent);
-    command
-        .args(["run", "--node-name", &node.name, "--cluster-name", &node.place.name])
-        .args(["--bpf-dir", &node.place.bpf_dir(&node.name), "--ec2-poll", "0.5", "--branch-cooldown", "5"])
-        .arg("--runtime-dir")
-        .arg(dir.join("run"))
-        .envs(settings(&node.place));
+    let command = || {
+        let dir = node.place.node_dir(&node.name);
+        let mut command = Command::new(&node.tools.agent);
+        command
+            .args(["run", "--node-name", &node.name, "--cluster-name", &node.place.name])
+            .args(["--bpf-dir", &node.place.bpf_dir(&node.name), "--ec2-poll", "0.5", "--branch-cooldown", "5"])
+            .arg("--runtime-dir")
+            .arg(dir.join("run"))
+            .envs(settings(&node.place))
+            .envs(other_settings(&dir.join(SETTINGS)));
+        command
+    };
     keep(&node, "agent", command).await;
+}
+
+/// File below a node's directory with settings that an agent takes at its next start: a line NAME=VALUE each.
+pub(crate) const SETTINGS: &str = "agent.env";
+
+fn other_settings(path: &Path) -> Vec<(String, String)> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let pair = |line: &str| line.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
+    text.lines().filter_map(pair).collect()
 }
 
 /// What the VPC CNI's variables say in this cluster; its links have the MTU of Ethernet.
@@ -59,6 +73,10 @@ fn settings(place: &Place) -> [(&'static str, &'static str); 5] {
 
 /// The real kube-proxy, in iptables mode; it leaves the machine's conntrack limits alone.
 pub(super) async fn keep_proxy(node: Node) {
+    keep(&node, "kube-proxy", || proxy(&node)).await;
+}
+
+fn proxy(node: &Node) -> Command {
     let mut command = Command::new(node.tools.kube_bin.join("kube-proxy"));
     command.args(["--proxy-mode=iptables", "--conntrack-max-per-core=0", "--conntrack-min=0"]);
     command.args(["--conntrack-tcp-timeout-established=0s", "--conntrack-tcp-timeout-close-wait=0s"]);
@@ -72,14 +90,15 @@ pub(super) async fn keep_proxy(node: Node) {
     }
     command.arg(format!("--kubeconfig={}", node.place.dir().join("kubeconfig").display()));
     command.arg(format!("--hostname-override={}", node.name));
-    keep(&node, "kube-proxy", command).await;
+    command
 }
 
-async fn keep(node: &Node, name: &str, mut command: Command) {
+async fn keep(node: &Node, name: &str, command: impl Fn() -> Command) {
     let dir = node.place.node_dir(&node.name);
-    prepared(&node.place, &mut command);
-    let mut command = tokio::process::Command::from(command);
     loop {
+        let mut command = command();
+        prepared(&node.place, &mut command);
+        let mut command = tokio::process::Command::from(command);
         let ended = match log_file(&dir, name) {
             Ok(log) => run_once(&mut command, log, &dir.join(format!("{name}.pid"))).await,
             Err(error) => format!("{error:#}"),
@@ -89,7 +108,7 @@ async fn keep(node: &Node, name: &str, mut command: Command) {
     }
 }
 
-async fn run_once(command: &mut tokio::process::Command, log: fs::File, pid_file: &std::path::Path) -> String {
+async fn run_once(command: &mut tokio::process::Command, log: fs::File, pid_file: &Path) -> String {
     let started = log.try_clone().and_then(|second| command.stdout(second).stderr(log).spawn());
     let mut child = match started {
         Ok(child) => child,

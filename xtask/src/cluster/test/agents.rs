@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use super::stage::{NAMESPACE, Role, Stage};
 use crate::demo::hands::{Outcome, until};
 use crate::demo::tutorial::Node;
+use crate::runner::SETTINGS;
 
 /// Runs an agent of our own beside the node's; it is expected to give up by itself.
 fn run_agent(stage: &Stage, node: &Node, args: &[&str], wrapper: &[&str]) -> Result<Outcome> {
@@ -109,6 +110,20 @@ pub(super) fn killed_during_download(stage: &Stage) -> Result<()> {
     let after = kernel_ids(stage, two)?;
     ensure!(before == after, "the restarted agent changed ids:\n{before}\n{after}");
     Ok(())
+}
+
+/// Starts a node's agent anew, with these settings beside the cluster's own, and waits until it can serve pods.
+pub(super) fn restart_with(stage: &Stage, node: &Node, settings: &str) -> Result<()> {
+    std::fs::write(stage.place.node_dir(&node.name).join(SETTINGS), settings).context("writing an agent's settings")?;
+    kill_agent(node)?;
+    until(Duration::from_secs(20), || {
+        let socket = std::path::Path::new(&node.run_dir).join("agent.sock");
+        let mut stream = std::os::unix::net::UnixStream::connect(socket).context("the agent does not listen yet")?;
+        std::io::Write::write_all(&mut stream, b"{\"op\":\"status\"}\n").context("asking the agent")?;
+        let answer = std::io::read_to_string(&stream).context("the agent's answer")?;
+        ensure!(answer.contains("\"ok\""), "the agent says {answer}");
+        Ok(())
+    })
 }
 
 fn kill_agent(node: &Node) -> Result<Instant> {

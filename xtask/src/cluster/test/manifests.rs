@@ -4,9 +4,15 @@ use anyhow::{Result, ensure};
 
 use super::stage::Stage;
 
-const MANIFESTS: [(&str, &str); 3] = [
-    ("the CRD", include_str!("../../../../deploy/crds/securitygrouppolicies.vpcresources.k8s.aws.yaml")),
-    ("rbac.yaml", include_str!("../../../../deploy/rbac.yaml")),
+const RBAC: &str = include_str!("../../../../deploy/rbac.yaml");
+const MANIFESTS: [(&str, &str); 5] = [
+    (
+        "the CRD of SecurityGroupPolicy",
+        include_str!("../../../../deploy/crds/securitygrouppolicies.vpcresources.k8s.aws.yaml"),
+    ),
+    ("the CRD of CNINode", include_str!("../../../../deploy/crds/cninodes.vpcresources.k8s.aws.yaml")),
+    ("the CRD of ENIConfig", include_str!("../../../../deploy/crds/eniconfigs.crd.k8s.amazonaws.com.yaml")),
+    ("rbac.yaml", RBAC),
     ("daemonset.yaml", include_str!("../../../../deploy/daemonset.yaml")),
 ];
 
@@ -21,13 +27,18 @@ pub(super) fn accepted(stage: &Stage) -> Result<()> {
 
 /// The role holds what the agent asks for, and no writing of what it only reads.
 fn may(stage: &Stage) -> Result<()> {
-    stage.hands.apply(MANIFESTS[1].1)?.ok()?;
+    stage.hands.apply(RBAC)?.ok()?;
     let whom = "--as=system:serviceaccount:kube-system:sgp-agent";
     for (verb, what, wanted) in [
         ("watch", "pods", true),
         ("patch", "pods", true),
         ("watch", "securitygrouppolicies.vpcresources.k8s.aws", true),
         ("patch", "nodes/status", true),
+        ("patch", "nodes", true),
+        ("watch", "nodes", true),
+        ("create", "cninodes.vpcresources.k8s.aws", true),
+        ("update", "cninodes.vpcresources.k8s.aws", true),
+        ("delete", "cninodes.vpcresources.k8s.aws", false),
         ("create", "events.events.k8s.io", true),
         ("delete", "pods", false),
         ("update", "securitygrouppolicies.vpcresources.k8s.aws", false),

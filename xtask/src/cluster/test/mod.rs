@@ -5,19 +5,37 @@ mod closed;
 mod input;
 mod latency;
 mod manifests;
+mod modes;
 mod plugin;
+mod provision;
+mod rows;
 mod stage;
+mod wire;
 
+use std::ops::ControlFlow;
 use std::time::Instant;
 
 use anyhow::Result;
 
 pub(crate) use stage::Stage;
 
+use crate::place::{Family, Mode, Shape};
+
 /// A sentence and the way to show it.
 type Case = (&'static str, fn(&Stage) -> Result<()>);
 
-const CASES: [Case; 14] = [
+/// What is shown in a cluster of each mode and family.
+const EVERYWHERE: [Case; 6] = [
+    ("packets_take_the_ways_of_the_vpc_cni_under_the_sources_of_the_vpc_cni", rows::rows),
+    ("probes_pass_standard_pods_and_strict_ones_exactly_if_their_groups_allow_the_nodes", modes::probes),
+    ("a_change_of_mode_touches_new_pods_only_which_reach_the_old_ones", modes::switched),
+    ("a_pod_that_somebody_else_wired_is_found_and_enforced_and_its_wiring_untouched", modes::adopted),
+    ("a_pod_whose_branch_is_down_does_not_leave_by_the_nodes_own_interface", closed::branch_down),
+    ("the_cni_plugin_checks_what_it_made_and_never_takes_a_successors_wiring", plugin::verbs),
+];
+
+/// What one cluster is enough for: the first of `SHAPES`.
+const CASES: [Case; 16] = [
     ("an_ec2_rule_change_is_enforced_within_two_seconds", latency::rule_change),
     ("a_new_policy_and_its_pod_are_enforced_from_the_first_packet", latency::first_packet),
     (
@@ -27,8 +45,10 @@ const CASES: [Case; 14] = [
     ("a_malformed_annotation_is_told_by_pod_and_key_and_others_start", input::malformed_annotation),
     ("a_pod_deleted_during_add_leaves_nothing", input::deleted_during_add),
     ("a_pod_with_a_neighbours_annotation_is_refused_and_the_neighbour_unharmed", closed::forged_annotation),
-    ("a_pod_whose_branch_is_down_does_not_leave_by_the_nodes_own_interface", closed::branch_down),
-    ("the_cni_plugin_checks_what_it_made_and_never_takes_a_successors_wiring", plugin::verbs),
+    ("a_warm_branch_stands_before_its_pod_and_another_takes_its_place", provision::warm),
+    ("the_node_says_what_its_trunk_carries", provision::node_says),
+    ("orphans_are_deleted_at_the_second_look_and_others_left_alone", provision::orphans),
+    ("the_table_of_instance_types_is_refreshed_from_ec2", provision::instance_types),
     ("the_manifests_of_deploy_are_accepted_and_grant_what_the_agent_needs", manifests::accepted),
     ("a_second_agent_on_a_node_is_refused_by_name", agents::second_agent),
     ("an_agent_without_bpffs_says_how_to_mount_it", agents::no_bpffs),
@@ -37,22 +57,58 @@ const CASES: [Case; 14] = [
     ("a_download_survives_kill_9_of_the_agent_which_then_changes_nothing", agents::killed_during_download),
 ];
 
-/// Runs every case whose name contains `filter`; gives (passed, failed).
-pub(crate) fn run(stage: &Stage, filter: &str) -> (usize, usize) {
+/// The clusters of the cases.
+const SHAPES: [Shape; 4] = [
+    Shape { nodes: 2, mode: Mode::Standard, family: Family::V4 },
+    Shape { nodes: 2, mode: Mode::Strict, family: Family::V4 },
+    Shape { nodes: 2, mode: Mode::Standard, family: Family::V6 },
+    Shape { nodes: 2, mode: Mode::Strict, family: Family::V6 },
+];
+
+/// Runs every case whose name contains `filter`, each in the clusters it is about, which `start` makes one after
+/// the other; `end` is told how many failed, and may end the run. Gives (passed, failed).
+///
+/// # Errors
+/// Where a cluster cannot be made.
+pub(crate) fn run(
+    filter: &str,
+    start: impl Fn(Shape) -> Result<Stage>,
+    end: impl Fn(&Stage, usize) -> ControlFlow<()>,
+) -> Result<(usize, usize)> {
     let (mut passed, mut failed) = (0, 0);
-    for (name, case) in CASES.iter().filter(|(name, _)| name.contains(filter)) {
-        let begun = Instant::now();
-        let result = case(stage);
-        stage.tidy();
-        let seconds = begun.elapsed().as_secs_f32();
-        match result {
-            Ok(()) => passed += 1,
-            Err(_) => failed += 1,
+    for (number, shape) in SHAPES.into_iter().enumerate() {
+        let cases: Vec<(String, Case)> =
+            cases(number, shape).into_iter().filter(|(name, _)| name.contains(filter)).collect();
+        if cases.is_empty() {
+            continue;
         }
-        match result {
-            Ok(()) => println!("test cluster::{name} ... ok ({seconds:.1} s)"),
-            Err(error) => println!("test cluster::{name} ... FAILED ({seconds:.1} s)\n  {error:#}"),
+        let stage = start(shape)?;
+        let results: Vec<bool> = cases.iter().map(|(name, case)| tell(name, case.1, &stage)).collect();
+        let wrong = results.iter().filter(|passed| !**passed).count();
+        (passed, failed) = (passed + results.len() - wrong, failed + wrong);
+        if end(&stage, wrong).is_break() {
+            break;
         }
     }
-    (passed, failed)
+    Ok((passed, failed))
+}
+
+/// Names and cases of a cluster.
+fn cases(number: usize, shape: Shape) -> Vec<(String, Case)> {
+    let once: &[Case] = if number == 0 { &CASES } else { &[] };
+    let once = once.iter().map(|case| (case.0.to_owned(), *case));
+    let everywhere = EVERYWHERE.iter().map(|case| (format!("{}::{}", shape.word(), case.0), *case));
+    once.chain(everywhere).collect()
+}
+
+fn tell(name: &str, case: fn(&Stage) -> Result<()>, stage: &Stage) -> bool {
+    let begun = Instant::now();
+    let result = case(stage);
+    stage.tidy();
+    let seconds = begun.elapsed().as_secs_f32();
+    match &result {
+        Ok(()) => println!("test cluster::{name} ... ok ({seconds:.1} s)"),
+        Err(error) => println!("test cluster::{name} ... FAILED ({seconds:.1} s)\n  {error:#}"),
+    }
+    result.is_ok()
 }

@@ -1,12 +1,11 @@
 //! The CNI plugin's other verbs, asked as a container runtime asks, on a node with a running pod.
 
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::stage::{NAMESPACE, Role, Stage};
+use super::stage::{NAMESPACE, Role, Stage, Wired};
 use crate::demo::hands::Outcome;
 use crate::demo::tutorial::Node;
 
@@ -47,12 +46,7 @@ pub(super) fn verbs(stage: &Stage) -> Result<()> {
     let node = stage.world.nodes.first().context("the cluster has no node")?;
     let address = stage.start(&Role { name: "server", role: "verbs", node: &node.name, image: "nginx" })?;
     stage.start(&Role { name: "client", role: "verbs", node: "", image: "busybox" })?;
-    let uid =
-        stage.hands.kubectl(&["get", "pod", "server", "-n", NAMESPACE, "-o", "jsonpath={.metadata.uid}"])?.ok()?;
-    let cached = Path::new(&node.run_dir).with_file_name("pods").join(&uid).join("result.json");
-    let text = std::fs::read_to_string(&cached).with_context(|| format!("reading {}", cached.display()))?;
-    let result: Value = serde_json::from_str(&text).context("the result of ADD")?;
-    let netns = result["interfaces"][1]["sandbox"].as_str().unwrap_or_default().to_owned();
+    let Wired { uid, netns, result, .. } = stage.wired("server")?;
     let sandbox = Sandbox { node, name: "server", uid, netns, result };
     let version = sandbox.call(stage, "VERSION", &sandbox.uid, &Value::Null)?.ok()?;
     ensure!(version.contains("\"1.1.0\""), "VERSION says {version}");
@@ -70,8 +64,9 @@ fn removed(stage: &Stage, sandbox: &Sandbox<'_>, address: &str) -> Result<()> {
     let check = sandbox.call(stage, "CHECK", &sandbox.uid, &sandbox.result)?;
     ensure!(check.status != 0, "CHECK finds nothing wrong after DEL: {}", check.words());
     let mut rules = Command::new("nsenter");
-    rules.arg(format!("--net=/run/netns/{}", sandbox.node.netns)).args(["ip", "rule"]);
+    rules.arg(format!("--net=/run/netns/{}", sandbox.node.netns)).args(["ip", stage.place.family.flag(), "rule"]);
     let left = stage.hands.finish(&mut rules)?.ok()?;
-    ensure!(!left.contains(&format!("{address} ")), "rules are left:\n{left}");
+    let host = sandbox.result["interfaces"][0]["name"].as_str().unwrap_or("no host veth");
+    ensure!(!left.contains(&format!("{address} ")) && !left.contains(host), "rules are left:\n{left}");
     sandbox.call(stage, "DEL", &sandbox.uid, &sandbox.result)?.ok().map(drop)
 }

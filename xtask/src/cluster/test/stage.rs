@@ -1,16 +1,24 @@
 //! The world a case plays in, and the small things every case needs.
 
+use std::fs;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
 
 use crate::demo::hands::{Hands, until};
 use crate::demo::tutorial::World;
+use crate::place::Place;
 
 /// Namespace of all cases; deleted after each.
 pub(super) const NAMESPACE: &str = "cases";
 /// How long a pod may take to run.
 pub(super) const START: Duration = Duration::from_secs(45);
+
+/// As it stands in a URL.
+pub(super) fn bracketed(address: &str) -> String {
+    if address.contains(':') { format!("[{address}]") } else { address.to_owned() }
+}
 
 /// A running cluster and the tools for it.
 pub(crate) struct Stage {
@@ -18,6 +26,23 @@ pub(crate) struct Stage {
     pub(crate) hands: Hands,
     /// What the cluster is made of.
     pub(crate) world: World,
+    /// Where it is, and what it is like.
+    pub(crate) place: Place,
+}
+
+/// How a pod is wired, as the CNI plugin said.
+#[derive(Clone, Debug)]
+pub(super) struct Wired {
+    pub(super) address: String,
+    /// Name of its host veth.
+    pub(super) host: String,
+    /// Name of its branch interface.
+    pub(super) branch: String,
+    /// Path of its network namespace.
+    pub(super) netns: String,
+    pub(super) uid: String,
+    /// The result of ADD.
+    pub(super) result: Value,
 }
 
 /// A pod of a case.
@@ -98,6 +123,28 @@ impl Stage {
         })
     }
 
+    /// How a running pod with a branch is wired.
+    pub(super) fn wired(&self, pod: &str) -> Result<Wired> {
+        let path = "jsonpath={.metadata.uid} {.spec.nodeName} {.status.podIP}";
+        let seen = self.hands.kubectl(&["get", "pod", pod, "-n", NAMESPACE, "-o", path])?.ok()?;
+        let [uid, node, address] = seen.split(' ').collect::<Vec<_>>()[..] else { bail!("pod {pod} is {seen:?}") };
+        let kept = self.place.node_dir(node).join("pods").join(uid).join("result.json");
+        let text = fs::read_to_string(&kept).with_context(|| format!("reading {}", kept.display()))?;
+        let result: Value = serde_json::from_str(&text).context("the result of ADD")?;
+        let text = |interface: usize, key: &str| {
+            let found = result["interfaces"][interface][key].as_str();
+            found.map(str::to_owned).with_context(|| format!("the result of ADD has no {key}: {result}"))
+        };
+        Ok(Wired {
+            address: address.to_owned(),
+            host: text(0, "name")?,
+            branch: format!("vlan.eth.{}", text(2, "mac")?),
+            netns: text(1, "sandbox")?,
+            uid: uid.to_owned(),
+            result: result.clone(),
+        })
+    }
+
     /// What `kubectl describe` says of a pod.
     pub(super) fn describe(&self, pod: &str) -> Result<String> {
         self.hands.kubectl(&["describe", "pod", pod, "-n", NAMESPACE])?.ok()
@@ -105,7 +152,8 @@ impl Stage {
 
     /// Whether one pod gets a page from an address within a second.
     pub(super) fn reaches(&self, pod: &str, address: &str) -> Result<bool> {
-        Ok(self.hands.exec(NAMESPACE, pod, &["curl", "-sS", "-o", "/dev/null", "-m", "1", address])?.status == 0)
+        Ok(self.hands.exec(NAMESPACE, pod, &["curl", "-sS", "-o", "/dev/null", "-m", "1", &bracketed(address)])?.status
+            == 0)
     }
 
     /// Takes away whatever a case left; what cannot be taken away shows in the next case.

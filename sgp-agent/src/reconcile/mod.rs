@@ -1,0 +1,238 @@
+//! The loop: observe, desire, plan, apply. The only place where the pure core meets the world.
+//!
+//! Level-triggered: any news only marks the world dirty; the loop then looks at all of it. Node steps are
+//! applied at once; cloud steps run beside the loop, each object backing off by itself, so that EC2 never
+//! holds up the data path.
+
+mod dispatch;
+mod poll;
+mod provision;
+mod tell;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use tokio::sync::{Notify, watch};
+use tracing::{info, warn};
+
+use crate::domain::branches::CloudStep;
+use crate::domain::desired::{Desired, Refusal};
+use crate::domain::enforcement::Enforcement;
+use crate::domain::installed::Installed;
+use crate::domain::observed::{CloudFacts, Observed};
+use crate::domain::plan::{Step, plan};
+use crate::domain::settings::Settings;
+use crate::io::ec2::Cloud;
+use crate::io::kernel::Kernel;
+use crate::io::kubernetes::Kubernetes;
+use crate::io::netlink::Netlink;
+
+pub use dispatch::{Dispatch, Rates};
+pub use poll::{Described, poll};
+pub use provision::{Provisioner, Round};
+use tell::Told;
+
+/// How long news may gather before the loop looks.
+const DEBOUNCE: Duration = Duration::from_millis(20);
+/// The loop looks this often even without news.
+const RESYNC: Duration = Duration::from_secs(30);
+/// Nor does it look more often than this without news.
+const SOON: Duration = Duration::from_millis(100);
+
+/// What the loop has brought about; the CNI plugin's requests wait on it.
+#[derive(Clone, Debug, Default)]
+pub struct Status {
+    /// What was observed last.
+    pub observed: Observed,
+    /// What the kernel held after the last round.
+    pub installed: Installed,
+    /// What should be there.
+    pub desired: Desired,
+    /// What cannot be done, and why, by object.
+    pub refused: BTreeMap<String, String>,
+}
+
+/// The loop and what it works with.
+pub struct Reconciler<C: Cloud, K: Kernel> {
+    /// Name of this node.
+    pub node: String,
+    /// Kubernetes.
+    pub kubernetes: Arc<Kubernetes>,
+    /// EC2.
+    pub cloud: Arc<C>,
+    /// The data path.
+    pub kernel: Arc<Mutex<K>>,
+    /// The node's links.
+    pub netlink: Netlink,
+    /// Trunk and branches.
+    pub provisioner: Arc<Mutex<Provisioner>>,
+    /// The operator's choices, by AWS's environment variables.
+    pub settings: Settings,
+    /// The operator's choices.
+    pub enforcement: Enforcement,
+    /// Whether branches are made here or by someone else.
+    pub provision: Provision,
+    /// What EC2 said last.
+    pub facts: watch::Receiver<Option<Arc<Described>>>,
+    /// Asks for another look at EC2, now.
+    pub look_at_cloud: Arc<Notify>,
+    /// Marks the world dirty.
+    pub changed: Arc<Notify>,
+    /// Where the outcome of each round goes.
+    pub status: watch::Sender<Status>,
+}
+
+/// Who makes trunk and branches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Provision {
+    /// This agent, by calling EC2.
+    #[value(name = "self")]
+    Own,
+    /// Somebody else, AWS's resource controller for example; the agent enforces what it finds.
+    Observe,
+}
+
+/// What the loop remembers between rounds; none of it decides anything but when.
+struct Memory {
+    begun: Instant,
+    told: Told,
+    look_in: Duration,
+    last_sweep: Option<Instant>,
+}
+
+impl<C: Cloud, K: Kernel + 'static> Reconciler<C, K> {
+    /// Runs for as long as the process lives.
+    pub async fn run(self) {
+        let mut memory = Memory { begun: Instant::now(), told: Told::default(), look_in: RESYNC, last_sweep: None };
+        let mut facts = self.facts.clone();
+        loop {
+            // Before the round reads them: what arrives during the round is news for the next.
+            facts.mark_unchanged();
+            if let Err(error) = self.round(&mut memory).await {
+                warn!(error = format!("{error:#}"), "a round of reconciliation failed; what is installed stays");
+            }
+            tokio::select! {
+                () = self.changed.notified() => tokio::time::sleep(DEBOUNCE).await,
+                _ = facts.changed() => {}
+                () = tokio::time::sleep(memory.look_in) => {}
+            }
+        }
+    }
+
+    async fn round(&self, memory: &mut Memory) -> Result<()> {
+        let observed = Observed {
+            cluster: self.kubernetes.facts(),
+            cloud: self.cloud_facts(memory),
+            links: Some(self.netlink.links().await.context("observing the node's links")?),
+            enforcement: self.enforcement,
+            settings: self.settings.clone(),
+        };
+        let desired = Desired::from(&observed);
+        let installed = self.enforce(&desired, memory).await?;
+        let mut round = self.provision(&observed, &installed, memory);
+        let mut refused = by_object(desired.refused.iter());
+        refused.append(&mut round.refused);
+        round.refused.clone_from(&refused);
+        memory.told.tell(&self.kubernetes, &round, &observed);
+        memory.look_in = round.look_in.unwrap_or(RESYNC).clamp(SOON, RESYNC);
+        self.status.send_replace(Status { observed, installed, desired, refused });
+        Ok(())
+    }
+
+    async fn enforce(&self, desired: &Desired, memory: &mut Memory) -> Result<Installed> {
+        let due = memory.last_sweep.is_none_or(|at| at.elapsed() > RESYNC);
+        if due {
+            memory.last_sweep = Some(Instant::now());
+        }
+        let (kernel, desired) = (Arc::clone(&self.kernel), desired.clone());
+        let done = tokio::task::spawn_blocking(move || {
+            let mut kernel = kernel.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            apply(&mut *kernel, &desired, due)
+        })
+        .await
+        .context("the thread that applies node steps")?;
+        if done.is_err() {
+            // A sweep that failed is due again at once: branches go on to other pods.
+            memory.last_sweep = None;
+        }
+        done
+    }
+
+    /// What EC2 said, with what it answered since on top.
+    fn cloud_facts(&self, memory: &Memory) -> Option<CloudFacts> {
+        let described = self.facts.borrow().clone()?;
+        let asked = described.asked.saturating_duration_since(memory.begun);
+        Some(lock(&self.provisioner).facts(described.facts.clone(), asked))
+    }
+
+    fn provision(&self, observed: &Observed, installed: &Installed, memory: &Memory) -> Round {
+        if self.provision == Provision::Observe {
+            return Round::default();
+        }
+        let enforced = installed.endpoints.keys().copied().collect();
+        let round = lock(&self.provisioner).round(observed, &enforced, memory.begun.elapsed());
+        for step in &round.start {
+            self.spawn(step.clone(), memory.begun);
+        }
+        round
+    }
+
+    /// Takes a step beside the loop.
+    fn spawn(&self, step: CloudStep, begun: Instant) {
+        let (cloud, kubernetes) = (Arc::clone(&self.cloud), Arc::clone(&self.kubernetes));
+        let (look, changed) = (Arc::clone(&self.look_at_cloud), Arc::clone(&self.changed));
+        let provisioner = Arc::clone(&self.provisioner);
+        tokio::spawn(async move {
+            let asked = Instant::now();
+            let outcome = match step.action() {
+                Some(_) => cloud.apply(&step).await,
+                None => kubernetes.apply(&step).await,
+            };
+            let (step_name, took_ms) = (step.key(), asked.elapsed().as_millis());
+            match &outcome {
+                Ok(_) => info!(step = step_name, took_ms, "took a step"),
+                Err(failure) => warn!(step = step_name, took_ms, %failure, "a step failed"),
+            }
+            let notice = lock(&provisioner).finished(&step, outcome, begun.elapsed());
+            if let Some(notice) = notice {
+                tell::publish(&kubernetes, notice);
+            }
+            look.notify_one();
+            changed.notify_one();
+        });
+    }
+}
+
+/// Takes every step; the first that fails ends the round, since later ones may rest on it.
+fn apply<K: Kernel>(kernel: &mut K, desired: &Desired, sweep: bool) -> Result<Installed> {
+    let installed = kernel.installed().context("reading what is installed")?;
+    let steps = plan(desired, &installed);
+    let done = steps.iter().try_for_each(|step| kernel.apply(step));
+    // A step may have failed for want of room that only sweeping gives back. And a branch goes on to another
+    // pod under the same endpoint id: what its last pod was allowed must not be there any more.
+    let forgotten = steps.iter().any(|step| matches!(step, Step::RemoveEndpoint(_)));
+    if sweep || forgotten || done.is_err() {
+        kernel.sweep()?;
+    }
+    done?;
+    if steps.is_empty() {
+        return Ok(installed);
+    }
+    info!(
+        steps = steps.len(),
+        endpoints = desired.endpoints.len(),
+        policies = desired.policies.len(),
+        "enforced a change"
+    );
+    kernel.installed().context("reading what is installed")
+}
+
+fn by_object<'a>(refusals: impl Iterator<Item = &'a Refusal>) -> BTreeMap<String, String> {
+    refusals.map(|refusal| (refusal.object.clone(), refusal.reason.clone())).collect()
+}
+
+fn lock(provisioner: &Mutex<Provisioner>) -> MutexGuard<'_, Provisioner> {
+    provisioner.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

@@ -1,0 +1,95 @@
+//! Asks EC2 again and again.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, watch};
+use tracing::warn;
+
+use crate::domain::branches::groups_wanted;
+use crate::domain::groups::GroupSet;
+use crate::domain::observed::{CloudFacts, ClusterFacts, Wanted};
+use crate::io::ec2::Cloud;
+use crate::io::kubernetes::Kubernetes;
+
+/// The longest one look may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The longest between two looks while EC2 does not answer.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// What EC2 said, and when it was asked.
+#[derive(Clone, Debug)]
+pub struct Described {
+    /// What it said.
+    pub facts: CloudFacts,
+    /// When it was asked.
+    pub asked: Instant,
+}
+
+/// What to ask EC2 of, beside the node's own things.
+fn wanted(cluster: &ClusterFacts) -> Wanted {
+    let named = cluster.policies.iter().flat_map(|policy| policy.group_ids.clone());
+    let of_pods = cluster.pods.values().filter_map(|pod| groups_wanted(pod, cluster, &GroupSet::default()));
+    let subnets = cluster.eni_configs.values().map(|config| config.subnet_id.clone());
+    Wanted { groups: named.chain(of_pods.flat_map(|set| set.0)).collect(), subnets: subnets.collect() }
+}
+
+/// Looks every `every`, and at once when told to. Tells each outage once; what was said before it stays.
+pub async fn poll<C: Cloud>(
+    cloud: Arc<C>,
+    kubernetes: Arc<Kubernetes>,
+    every: Duration,
+    look: Arc<Notify>,
+    facts: watch::Sender<Option<Arc<Described>>>,
+) {
+    let mut failures: u32 = 0;
+    loop {
+        let wanted = kubernetes.facts().map(|cluster| wanted(&cluster)).unwrap_or_default();
+        let asked = Instant::now();
+        let answer = tokio::time::timeout(PATIENCE, cloud.facts(&wanted)).await;
+        match answer.unwrap_or_else(|_| Err(anyhow::anyhow!("EC2 did not answer within {PATIENCE:?}"))) {
+            Ok(found) => {
+                failures = 0;
+                facts.send_if_modified(|known| {
+                    let news = known.as_ref().is_none_or(|known| known.facts != found);
+                    *known = Some(Arc::new(Described { facts: found, asked }));
+                    news
+                });
+            }
+            Err(error) => {
+                if failures == 0 {
+                    warn!(error = format!("{error:#}"), "EC2 does not answer; what is enforced stays");
+                }
+                failures += 1;
+            }
+        }
+        let longer = Duration::from_millis(500).saturating_mul(1 << failures.min(7)).min(PAUSE_MAX);
+        let pause = if failures == 0 { every } else { longer.max(every) };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = look.notified(), if failures == 0 => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::domain::observed::{EniConfig, SecurityGroupPolicy};
+
+    #[test]
+    fn groups_of_policies_and_subnets_of_eni_configs_are_asked_for() {
+        let policy = SecurityGroupPolicy { group_ids: vec!["sg-1".into()], ..SecurityGroupPolicy::default() };
+        let config = EniConfig { subnet_id: "subnet-9".into(), groups: GroupSet::default() };
+        let cluster = ClusterFacts {
+            policies: vec![policy],
+            eni_configs: [("zone-a".to_owned(), config)].into(),
+            ..ClusterFacts::default()
+        };
+        let wanted = wanted(&cluster);
+        assert_eq!(wanted.groups, BTreeSet::from(["sg-1".to_owned()]));
+        assert_eq!(wanted.subnets, BTreeSet::from(["subnet-9".to_owned()]));
+    }
+}

@@ -1,0 +1,193 @@
+//! Branches, call by call.
+
+use std::time::Duration;
+
+use sgp_agent::domain::branches::{BranchSettings, CloudStep, POD_UID_TAG, VLAN_TAG};
+use sgp_agent::domain::failure::Failure;
+use sgp_agent::domain::observed::NetworkInterface;
+
+use super::{Case, case};
+use crate::mishaps::{Effect, Fault, Mishaps, Scope};
+use crate::sim::Sim;
+
+const TRUNK: &str = "trunk_test";
+const PROVIDER: &str = "provider_test";
+
+pub(super) const CASES: [Case; 14] = [
+    case(TRUNK, "CreateAndAssociate: two pods", "VLANs 1 2", || format!("VLANs {}", vlans(&with(&["a-1", "a-2"])))),
+    case(TRUNK, "VLAN ids: the lowest free one", "VLANs 1 3 then 1 2 3", || {
+        let mut sim = with(&["a-1", "a-2", "a-3"]);
+        let second =
+            sim.node.live().find(|pod| pod.branch.as_ref().is_some_and(|b| b.as_ref().is_ok_and(|b| b.vlan_id == 2)));
+        let second = second.expect("VLAN 2").name.clone();
+        sim.node.delete(&second);
+        rest(&mut sim);
+        let before = vlans(&sim);
+        sim.node.create("b-4");
+        rest(&mut sim);
+        format!("VLANs {before} then {}", vlans(&sim))
+    }),
+    case(TRUNK, "empty groups: the instance's", "sg-node", || {
+        let mut sim = node();
+        sim.node.cluster.policies.clear();
+        sim.node.create("c-1");
+        sim.node.cluster.pods.values_mut().for_each(|pod| pod.requested = 1);
+        groups_of_first(&mut sim)
+    }),
+    case(
+        TRUNK,
+        "associate fails: the same branch again, nothing left (AWS: deleted and made anew)",
+        "1 creation, 1 branch",
+        || failing("AssociateTrunkInterface", 0),
+    ),
+    case(TRUNK, "associate fails for minutes", "1 creation, 1 branch", || failing("AssociateTrunkInterface", 180)),
+    case(TRUNK, "create fails", "2 creations, 1 branch", || failing("CreateNetworkInterface", 0)),
+    case(TRUNK, "Reconcile: a branch whose pod is unknown", "resting, then gone", || {
+        let mut sim = with(&["a-1"]);
+        sim.node.delete("a-1");
+        let soon = sim.now + Duration::from_secs(30);
+        sim.run_until(soon).expect("30 s");
+        let resting = sim.ec2.associations().len();
+        rest(&mut sim);
+        if resting == 1 && branches(&sim).is_empty() {
+            "resting, then gone".into()
+        } else {
+            format!("{resting} rested")
+        }
+    }),
+    case(TRUNK, "Reconcile: nothing changed", "no call", || {
+        let mut sim = with(&["a-1"]);
+        let asked = sim.asked.len();
+        rest(&mut sim);
+        if sim.asked.len() == asked { "no call".into() } else { format!("{:?}", &sim.asked[asked..]) }
+    }),
+    case(TRUNK, "DeleteCooledDown: 59 s after its pod, 62 s after", "1 then 0", || {
+        let mut sim = with(&["a-1"]);
+        sim.node.delete("a-1");
+        let deleted = sim.now;
+        sim.run_until(deleted + Duration::from_secs(59)).expect("59 s");
+        let before = branches(&sim).len();
+        sim.run_until(deleted + Duration::from_secs(62)).expect("62 s");
+        format!("{before} then {}", branches(&sim).len())
+    }),
+    case(
+        TRUNK,
+        "deleteENI fails: tried until it works (AWS: dropped after three, VLAN id lost)",
+        "no branch, VLAN 1 free",
+        || deleting("DeleteNetworkInterface"),
+    ),
+    case(TRUNK, "disassociate fails: tried until it works", "no branch, VLAN 1 free", || {
+        deleting("DisassociateTrunkInterface")
+    }),
+    case(PROVIDER, "annotate: success", "ResourceAllocated", || {
+        let sim = with(&["a-1"]);
+        if sim.node.live().all(|pod| matches!(pod.branch, Some(Ok(_)))) {
+            "ResourceAllocated".into()
+        } else {
+            "none".into()
+        }
+    }),
+    case(PROVIDER, "already annotated", "no call", || {
+        let mut sim = with(&["a-1"]);
+        let asked = sim.asked.len();
+        rest(&mut sim);
+        format!("{} call", if sim.asked.len() == asked { "no" } else { "a" })
+    }),
+    case(
+        PROVIDER,
+        "annotate fails (AWS: to the front of the delete queue; ours: tried again)",
+        "1 creation, 1 branch",
+        || {
+            let mut sim = broken(|step| matches!(step, CloudStep::Annotate { .. }), 60);
+            sim.node.create("a-1");
+            rest(&mut sim);
+            creations(&sim)
+        },
+    ),
+];
+
+fn settings() -> BranchSettings {
+    BranchSettings { cluster_name: "prod".into(), cooldown_s: 60, ..BranchSettings::default() }
+}
+
+/// A node with its trunk.
+pub(super) fn node() -> Sim {
+    let mut sim = Sim::new(settings(), 18, Mishaps::default());
+    rest(&mut sim);
+    sim
+}
+
+pub(super) fn rest(sim: &mut Sim) {
+    sim.run_to_rest().expect("it rests");
+}
+
+pub(super) fn with(pods: &[&str]) -> Sim {
+    let mut sim = node();
+    pods.iter().for_each(|pod| sim.node.create(pod));
+    rest(&mut sim);
+    sim
+}
+
+pub(super) fn branches(sim: &Sim) -> Vec<&NetworkInterface> {
+    sim.ec2.interfaces().values().filter(|eni| eni.tags.contains_key(POD_UID_TAG) && eni.id != "eni-stranger").collect()
+}
+
+fn vlans(sim: &Sim) -> String {
+    let mut ids: Vec<&str> = branches(sim).iter().map(|eni| eni.tags[VLAN_TAG].as_str()).collect();
+    ids.sort_unstable();
+    ids.join(" ")
+}
+
+fn groups_of_first(sim: &mut Sim) -> String {
+    sim.node.wider = true;
+    rest(sim);
+    branches(sim).first().map_or("none".into(), |eni| eni.groups.to_string())
+}
+
+pub(super) fn creations(sim: &Sim) -> String {
+    let created = sim.asked.iter().filter(|(_, step)| matches!(step, CloudStep::CreateBranch { .. })).count();
+    let pods = sim.node.live().filter(|pod| pod.branch.is_some()).count();
+    assert_eq!(pods, branches(sim).len(), "as many branches as pods");
+    format!("{created} creation{}, {pods} branch", if created == 1 { "" } else { "s" })
+}
+
+/// A node on which the first call of a kind that a pod needs fails, for so many seconds.
+fn broken(is: fn(&CloudStep) -> bool, lasting_s: u64) -> Sim {
+    let mut undisturbed = with(&["a-1"]);
+    undisturbed.node.delete("a-1");
+    rest(&mut undisturbed);
+    let from = undisturbed.asked.iter().position(|(_, step)| is(step)).expect("the call");
+    let failure = Failure::of("InternalError", 500, "as documented");
+    let lasting = Duration::from_secs(lasting_s);
+    let fault = Some(Fault { from, scope: Scope::Kind, lasting, failure, effect: Effect::None });
+    let mut sim = Sim::new(settings(), 18, Mishaps { fault, ..Mishaps::default() });
+    rest(&mut sim);
+    sim
+}
+
+fn failing(action: &'static str, lasting_s: u64) -> String {
+    let is: fn(&CloudStep) -> bool = match action {
+        "AssociateTrunkInterface" => |step| matches!(step, CloudStep::Associate { .. }),
+        _ => |step| matches!(step, CloudStep::CreateBranch { .. }),
+    };
+    let mut sim = broken(is, lasting_s);
+    sim.node.create("a-1");
+    rest(&mut sim);
+    creations(&sim)
+}
+
+fn deleting(action: &'static str) -> String {
+    let is: fn(&CloudStep) -> bool = match action {
+        "DeleteNetworkInterface" => |step| matches!(step, CloudStep::Delete { .. }),
+        _ => |step| matches!(step, CloudStep::Disassociate { .. }),
+    };
+    let mut sim = broken(is, 180);
+    sim.node.create("a-1");
+    rest(&mut sim);
+    sim.node.delete("a-1");
+    rest(&mut sim);
+    let left = branches(&sim).len();
+    sim.node.create("b-1");
+    rest(&mut sim);
+    format!("{} branch, VLAN {} free", if left == 0 { "no" } else { "a" }, vlans(&sim))
+}
