@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn a_vm_that_dies_says_where() {
         let (result, told) = followed(&["vm: up 6.1", "vm: begin a", "Kernel panic"]);
-        let error = result.map_err(|error| error.to_string()).unwrap_err();
+        let error = result.map_err(|error| error.to_string()).expect_err("it fails");
         assert!(error.contains("ended in a") && error.ends_with("Kernel panic"), "{error}");
         assert_eq!(told, ["Kernel panic"]);
     }
