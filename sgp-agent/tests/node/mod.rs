@@ -6,8 +6,10 @@ pub(crate) mod rules;
 mod tables;
 pub(crate) mod wire;
 
+pub(crate) use tables::pins;
+
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -292,10 +294,4 @@ impl Pod {
     pub(crate) fn given(&self, ingress: u32) -> At {
         At { program: program::TO_POD, ifindex: self.host, ingress, mark: 0 }
     }
-}
-
-/// Whether anything is pinned below a directory.
-pub(crate) fn pins(dir: &Path) -> usize {
-    let entries = fs::read_dir(dir).map(|entries| entries.flatten().collect::<Vec<_>>()).unwrap_or_default();
-    entries.iter().map(|entry| if entry.path().is_dir() { pins(&entry.path()) } else { 1 }).sum()
 }
