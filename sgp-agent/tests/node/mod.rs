@@ -3,10 +3,8 @@
 #![allow(dead_code, reason = "each test binary uses its part of this")]
 
 pub(crate) mod rules;
-mod tables;
+pub(crate) mod tables;
 pub(crate) mod wire;
-
-pub(crate) use tables::pins;
 
 use std::fs;
 use std::path::PathBuf;
