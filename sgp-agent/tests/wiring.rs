@@ -110,6 +110,8 @@ fn a_pod_finds_its_address_and_its_way_out() {
     assert_eq!(routes, "default via fe80::1 dev eth0 proto static metric 1024 pref medium");
     let address = node.ip_in("u3", "-6 -o addr show dev eth0 scope global");
     assert!(address.contains("inet6 2001:db8:0:1::c/128") && !address.contains("tentative"), "{address}");
+    let of_node = node.ip("-6 -o addr show tentative");
+    assert_eq!(of_node, "", "the node can ask for pod and router at once");
 }
 
 #[test]

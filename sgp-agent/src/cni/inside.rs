@@ -69,14 +69,19 @@ async fn inner(name: String, addresses: Vec<IpAddr>, host_mac: [u8; 6]) -> Resul
 async fn detected(name: String) -> Result<()> {
     let netlink = Netlink::connect()?;
     let link = existing(&netlink, &name).await?;
+    usable(&netlink, link.index).await
+}
+
+/// Waits until a link may use its IPv6 addresses. A node's own link cannot ask for a neighbour before.
+pub(super) async fn usable(netlink: &Netlink, index: u32) -> Result<()> {
     let (limit, pause) = DETECTION;
     let end = tokio::time::Instant::now() + limit;
     loop {
-        let tentative = netlink.tentative_addresses(link.index).await?;
+        let tentative = netlink.tentative_addresses(index).await?;
         let Some(address) = tentative.first() else { return Ok(()) };
         if tokio::time::Instant::now() > end {
             bail!(
-                "the pod's address {address} may not be used after {limit:?}: duplicate address detection failed or goes on"
+                "the address {address} may not be used after {limit:?}: duplicate address detection failed or goes on"
             );
         }
         tokio::time::sleep(pause).await;

@@ -166,7 +166,11 @@ async fn open(call: &Call, wiring: &Wiring, netlink: &Netlink, links: &Links) ->
     for route in wired.iter().flat_map(Wired::routes) {
         netlink.put_route(&placed(&route, links)).await?;
     }
-    inside::settled(&namespace, call.interface.clone(), addresses(wiring))
+    inside::settled(&namespace, call.interface.clone(), addresses(wiring))?;
+    for link in [&links.host, &links.branch] {
+        inside::usable(netlink, link.index).await?;
+    }
+    Ok(())
 }
 
 /// A route of the layout, on these links.
