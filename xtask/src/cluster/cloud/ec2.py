@@ -13,6 +13,7 @@ HOOK is the VPC: it is run as `HOOK associate|disassociate NODE VLAN MAC ADDRESS
 `HOOK trunk NODE MAC` after a trunk was attached.
 A VPC that asks for an IPv6 CIDR gets that of the environment variable SGP_VPC_IPV6.
 """
+import ipaddress
 import os
 import random
 import re
@@ -120,6 +121,12 @@ original_create_group = EC2Response.create_security_group
 original_delete_group = EC2Response.delete_security_group
 
 
+def reserved(eni):
+    """EC2 keeps a subnet's first four addresses and its last; moto gives them away."""
+    subnet, address = ipaddress.ip_network(eni.subnet.cidr_block), ipaddress.ip_address(eni.private_ip_address)
+    return int(address) - int(subnet.network_address) < 4 or address == subnet.broadcast_address
+
+
 def create_network_interface(self):
     backend = self.ec2_backend
     tokens = backend.__dict__.setdefault("_sgp_tokens", {})
@@ -132,6 +139,10 @@ def create_network_interface(self):
     check_groups(backend, self._get_param("SecurityGroupIds") or self._get_param("Groups") or [])
     before = set(backend.enis)
     answer = original_create(self)
+    while any(reserved(backend.enis[new]) for new in set(backend.enis) - before):
+        for new in set(backend.enis) - before:
+            backend.delete_network_interface(new)
+        answer = original_create(self)
     for new in set(backend.enis) - before:
         backend.enis[new].interface_type = self._get_param("InterfaceType") or "interface"
         assign_ipv6_on_creation(backend, backend.enis[new])
