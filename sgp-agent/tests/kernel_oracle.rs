@@ -21,13 +21,19 @@ use sgp_common::{Direction, DropReason, Family};
 const WORLDS: usize = 40;
 const PACKETS_PER_WORLD: usize = 2_600;
 
+/// How many worlds: fewer where `SGP_TEST_WORLDS` says so, in emulated machines that take minutes for all of them.
+fn worlds() -> usize {
+    let fewer = std::env::var("SGP_TEST_WORLDS").ok().map(|text| text.parse().expect("SGP_TEST_WORLDS is a number"));
+    fewer.unwrap_or(WORLDS).max(1)
+}
+
 #[test]
 fn the_kernel_names_the_rule_that_a_plain_reading_names() {
     let Some(mut node) = Node::start(1) else { return };
     let mut random = Random::seeded();
     let start = Instant::now();
     let (mut packets, mut allowed) = (0, 0);
-    for round in 0..WORLDS {
+    for round in 0..worlds() {
         let world = World::random(&mut random, [1, 5, 30, 200, 900][round % 5]);
         let observed = node.observed(&world.cloud, std::slice::from_ref(&world.groups));
         // The pod itself carries the groups too, and is in no list of the world's: it never is the remote.
@@ -42,7 +48,7 @@ fn the_kernel_names_the_rule_that_a_plain_reading_names() {
         node.kernel.sweep().expect("a sweep");
     }
     println!("{packets} packets judged in the kernel, {allowed} of them allowed, in {:?}", start.elapsed());
-    assert!(packets >= 100_000);
+    assert_eq!(packets, worlds() * PACKETS_PER_WORLD);
     assert!(allowed > packets / 5 && allowed < packets * 4 / 5, "packets are on both sides");
 }
 

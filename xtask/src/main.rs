@@ -7,6 +7,7 @@ mod dev;
 mod progress;
 mod setup;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 

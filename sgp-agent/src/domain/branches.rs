@@ -9,14 +9,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::annotation;
-use super::answers::{Answers, token};
-use super::cloud_steps::{Family, NewInterface};
+use super::answers::Answers;
+use super::cloud_steps::Family;
 use super::desired::Refusal;
 use super::groups::{EndpointId, GroupSet};
 use super::matching::groups_of;
-use super::observed::{
-    Association, BranchAnnotation, CloudFacts, ClusterFacts, NetworkInterface, Observed, Pod, Subnet,
-};
+use super::observed::{BranchAnnotation, CloudFacts, ClusterFacts, NetworkInterface, Observed, Pod};
 use super::pool::Stock;
 use super::site::{Site, site};
 use super::tags::{holder, our_branches};
@@ -33,8 +31,6 @@ pub use super::tags::{
 /// The most groups an interface can ever have: the quota's upper end (EC2 quotas; its default is 5, and what
 /// lies between EC2 itself refuses).
 const GROUPS_MAX: usize = 16;
-/// A cool-down in the ConfigMap is never shorter (facts 1.8), in seconds.
-const COOLDOWN_MIN_S: u64 = 30;
 
 /// How branches are made on this node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -270,99 +266,12 @@ impl Planner<'_> {
         self.plan.steps.push(step);
     }
 
-    pub(super) fn new_branch(
-        &self,
-        pod: Option<&Pod>,
-        groups: GroupSet,
-        vlan_id: u16,
-        carrier: &Carrier<'_>,
-    ) -> CloudStep {
-        let seed = match pod {
-            Some(pod) => pod.uid.clone(),
-            None => format!("{}-{vlan_id}", self.settings.incarnation),
-        };
-        let mut tags = super::tags::common(&self.settings.cluster_name, &self.cloud.instance.id);
-        tags.extend(of_pod(pod));
-        tags.insert(VLAN_TAG.to_owned(), vlan_id.to_string());
-        tags.insert(TRUNK_TAG.to_owned(), carrier.trunk.clone());
-        let created = self.memory.answers.created(&seed);
-        let (subnet_id, family) = (carrier.site.subnet.id.clone(), carrier.site.family());
-        let token = token(&seed, &[&subnet_id, &groups.to_string(), &format!("{family:?} {tags:?}")], created);
-        let interface = NewInterface { subnet_id, groups, family, tags, token };
-        CloudStep::CreateBranch { purpose: pod.map_or(Purpose::Pool, purpose), interface }
-    }
-
-    /// Whatever the pod's branch lacks; with nothing lacking, the annotation.
-    fn finish(&mut self, pod: &Pod, groups: &GroupSet, branch: &NetworkInterface, carrier: &mut Carrier<'_>) {
-        let planned = self.plan.steps.len();
-        self.tag(branch, Some(pod), purpose(pod), carrier);
-        if branch.groups != *groups {
-            let (branch, groups) = (branch.id.clone(), groups.clone());
-            self.plan.steps.push(CloudStep::SetGroups { purpose: purpose(pod), branch, groups });
-        }
-        let Some(association) = self.cloud.associations.get(&branch.id) else {
-            return self.associate(branch, purpose(pod), carrier);
-        };
-        if self.plan.steps.len() == planned {
-            self.plan.steps.push(CloudStep::Annotate {
-                uid: pod.uid.clone(),
-                namespace: pod.namespace.clone(),
-                name: pod.name.clone(),
-                branch: describe(branch, association, self.subnet_of(branch, &carrier.site)),
-            });
-        }
-    }
-
-    /// Writes the tags that differ from what they should be.
-    pub(super) fn tag(
-        &mut self,
-        branch: &NetworkInterface,
-        pod: Option<&Pod>,
-        purpose: Purpose,
-        carrier: &mut Carrier<'_>,
-    ) {
-        let mut tags = of_pod(pod);
-        let vlan_id = self.cloud.associations.get(&branch.id).map(|at| at.vlan_id);
-        if let Some(vlan_id) = vlan_id.or_else(|| carrier.vlans.of_branch(branch)) {
-            tags.insert(VLAN_TAG.to_owned(), vlan_id.to_string());
-        }
-        tags.insert(TRUNK_TAG.to_owned(), carrier.trunk.clone());
-        tags.retain(|key, value| branch.tags.get(key) != Some(value));
-        if !tags.is_empty() {
-            self.plan.steps.push(CloudStep::Tag { purpose, branch: branch.id.clone(), tags });
-        }
-    }
-
-    /// Puts a branch on the trunk; where another account does that, it must be permitted first.
-    pub(super) fn associate(&mut self, branch: &NetworkInterface, purpose: Purpose, carrier: &mut Carrier<'_>) {
-        let Some(vlan_id) = carrier.vlans.of_branch(branch) else { return };
-        let interface = branch.id.clone();
-        let step = match &self.settings.trunk_account {
-            Some(account) if !self.cloud.permitted.contains(&interface) => {
-                CloudStep::Permit { purpose, interface, account: account.clone() }
-            }
-            _ => CloudStep::Associate { purpose, branch: interface, trunk: carrier.trunk.clone(), vlan_id },
-        };
-        self.plan.steps.push(step);
-    }
-
-    /// A branch that was made before an ENIConfig changed is still in its old subnet.
-    fn subnet_of<'s>(&'s self, branch: &NetworkInterface, site: &'s Site) -> &'s Subnet {
-        self.cloud.subnets.get(&branch.subnet_id).unwrap_or(&site.subnet)
-    }
-
     pub(super) fn look_in(&mut self, seconds: u64) {
         self.plan.look_in_s = Some(self.plan.look_in_s.map_or(seconds, |known| known.min(seconds)));
     }
 
     fn refuse(&mut self, pod: &Pod, reason: String) {
         self.plan.refused.push(Refusal { object: pod_name(pod), reason });
-    }
-
-    /// Seconds a branch rests: what the ConfigMap says, where it says a number.
-    pub(super) fn cooldown_s(&self) -> u64 {
-        let written = self.cluster.cooldown.as_ref().and_then(|text| text.trim().parse::<u64>().ok());
-        written.map_or(self.settings.cooldown_s, |seconds| seconds.max(COOLDOWN_MIN_S))
     }
 }
 
@@ -372,21 +281,6 @@ pub(super) fn purpose(pod: &Pod) -> Purpose {
 
 fn creates_for(step: &CloudStep, wanted: &str) -> bool {
     matches!(step, CloudStep::CreateBranch { purpose: Purpose::Pod { uid, .. }, .. } if uid == wanted)
-}
-
-fn describe(branch: &NetworkInterface, association: &Association, subnet: &Subnet) -> BranchAnnotation {
-    let v4 = |addr: &IpAddr| if let IpAddr::V4(v4) = addr { Some(*v4) } else { None };
-    let v6 = |addr: &IpAddr| if let IpAddr::V6(v6) = addr { Some(*v6) } else { None };
-    BranchAnnotation {
-        interface_id: branch.id.clone(),
-        mac: branch.mac.clone(),
-        private_ip: branch.addresses.iter().find_map(v4),
-        ipv6_addr: branch.addresses.iter().find_map(v6),
-        vlan_id: association.vlan_id,
-        subnet_cidr: subnet.cidr,
-        subnet_v6_cidr: subnet.v6_cidr,
-        association_id: Some(association.id.clone()).filter(|id| !id.is_empty()),
-    }
 }
 
 /// Key and text of the annotation that a step writes.

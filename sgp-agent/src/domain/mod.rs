@@ -10,6 +10,7 @@
 pub mod adoption;
 pub mod annotation;
 pub mod answers;
+mod branch_steps;
 pub mod branches;
 pub mod cloud_steps;
 pub mod compile;

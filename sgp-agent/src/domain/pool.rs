@@ -12,6 +12,8 @@ use super::tags::{POD_UID_TAG, holder, our_branches};
 
 /// The pool never takes the last addresses of a subnet.
 const LEAVES_ADDRESSES: u32 = 8;
+/// A cool-down in the ConfigMap is never shorter (facts 1.8), in seconds.
+const COOLDOWN_MIN_S: u64 = 30;
 
 /// Our branches, by what they are good for.
 pub(super) struct Stock<'a> {
@@ -112,6 +114,12 @@ impl<'a> Planner<'a> {
             self.look_in(due - self.now_s);
         }
         self.now_s >= due
+    }
+
+    /// Seconds a branch rests: what the ConfigMap says, where it says a number.
+    fn cooldown_s(&self) -> u64 {
+        let written = self.cluster.cooldown.as_ref().and_then(|text| text.trim().parse::<u64>().ok());
+        written.map_or(self.settings.cooldown_s, |seconds| seconds.max(COOLDOWN_MIN_S))
     }
 
     /// Keeps as many free branches as wanted: makes what lacks, frees what rested, lets go of the rest.

@@ -42,7 +42,11 @@ impl Provisioner {
     }
 
     /// What EC2 described when asked at `described`, with what it answered since on top.
+    ///
+    /// What is under way is looked at in the same moment: a call that ends between this look and the round is in
+    /// neither the facts nor, otherwise, under way, and would be made twice.
     pub fn facts(&mut self, facts: CloudFacts, described: Duration) -> CloudFacts {
+        self.memory.underway = self.dispatch.underway();
         self.memory.answers.settle(described.as_secs());
         self.memory.answers.on_top_of(facts, described.as_secs())
     }
@@ -51,7 +55,6 @@ impl Provisioner {
     /// kernel.
     pub fn round(&mut self, observed: &Observed, enforced: &BTreeSet<EndpointId>, now: Duration) -> Round {
         let now_s = now.as_secs();
-        self.memory.underway = self.dispatch.underway();
         let plan = cloud_plan(observed, enforced, &self.settings, &self.memory, now_s);
         if observed.cloud.is_some() && observed.cluster.is_some() {
             self.memory.ended_s.retain(|id, _| plan.resting.contains(id));

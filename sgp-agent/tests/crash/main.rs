@@ -17,8 +17,9 @@ mod sim;
 
 use std::io::Write;
 
-use mishaps::{Mishaps, Underway};
+use mishaps::{Event, Mishaps, Underway};
 use scenarios::{SCENARIOS, Scenario};
+use sgp_agent::domain::branches::CloudStep;
 
 /// libtest hides what a passing test prints; these figures are to be seen.
 fn tell(text: &str) {
@@ -68,6 +69,20 @@ fn a_crash_after_any_step_leaves_nothing_over_where_descriptions_lag() {
         }
     }
     tell(&format!("{points} crash points with descriptions 5 s behind"));
+}
+
+/// A call may end between the agent's look at EC2 and its plan; it must not be made twice for that.
+#[test]
+fn without_mishaps_no_branch_is_made_that_no_pod_or_pool_wants() {
+    let only_grows =
+        |scenario: &&Scenario| scenario.events().iter().all(|(_, event)| matches!(event, Event::Create(_)));
+    for scenario in SCENARIOS.iter().filter(only_grows) {
+        let mut sim = scenario.sim(Mishaps::default());
+        sim.play(scenario.events()).expect("an undisturbed life");
+        let created = sim.asked.iter().filter(|(_, step)| matches!(step, CloudStep::CreateBranch { .. })).count();
+        let (pooled, had_pods) = (scenario.pool, sim.node.branches_ever_wired());
+        assert!(created <= pooled + had_pods, "{}: {created} made, {had_pods} had pods", scenario.name);
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The API server, the container runtime with its CNI plugin, and the kernel of one node, as the crash tests see
 //! them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use sgp_agent::domain::annotation;
@@ -99,6 +99,12 @@ impl Node {
     /// Branch of each wired pod.
     pub(crate) fn wired(&self) -> BTreeMap<&String, &String> {
         self.wires.iter().map(|(uid, wire)| (uid, &wire.interface)).collect()
+    }
+
+    /// How many branches have had a pod so far.
+    pub(crate) fn branches_ever_wired(&self) -> usize {
+        let now = self.wires.values().map(|wire| &wire.interface);
+        now.chain(self.unwired.keys()).collect::<BTreeSet<_>>().len()
     }
 
     pub(crate) fn links(&self) -> Vec<LinkFacts> {

@@ -19,7 +19,7 @@ pub(crate) struct Scenario {
     /// Seconds, and what happens then.
     events: &'static [(u64, Event)],
     /// Free branches there are in the end.
-    pool: usize,
+    pub(crate) pool: usize,
     /// Seconds that descriptions lag behind.
     lag_s: u64,
 }

@@ -17,6 +17,8 @@ use crate::node::Node;
 
 /// How long a call takes where that does not matter.
 const CALL: Duration = Duration::from_millis(300);
+/// How long changes of the kernel may take.
+const KERNEL: Duration = Duration::from_millis(250);
 /// A simulation that is not at rest after this much virtual time never will be.
 const PATIENCE: Duration = Duration::from_secs(4 * 3600);
 
@@ -59,6 +61,7 @@ pub(crate) struct Sim {
     /// When the fault began, and on what.
     faulty: Option<(Duration, CloudStep)>,
     starts: u32,
+    looks: u32,
     /// Everything that was said once, with how often it was said anew.
     pub(crate) said: BTreeMap<Notice, u32>,
     standing: BTreeSet<Notice>,
@@ -95,6 +98,7 @@ impl Sim {
             asked: Vec::new(),
             faulty: None,
             starts: 0,
+            looks: 0,
             said: BTreeMap::new(),
             standing: BTreeSet::new(),
             refused: BTreeMap::new(),
@@ -148,13 +152,18 @@ impl Sim {
         let resync = self.now + Duration::from_secs(30);
         let next = call.into_iter().chain(look).chain([end, resync]).min().unwrap_or(end);
         self.now = self.now.max(next);
-        while let Some(at) = self.calls.iter().position(|call| call.due <= self.now) {
-            let call = self.calls.remove(at);
-            self.answer(call);
-        }
+        self.answers();
         match self.node.wrongs.first() {
             Some(wrong) => Err(wrong.clone()),
             None => Ok(()),
+        }
+    }
+
+    /// Calls that are over by now.
+    fn answers(&mut self) {
+        while let Some(at) = self.calls.iter().position(|call| call.due <= self.now) {
+            let call = self.calls.remove(at);
+            self.answer(call);
         }
     }
 
@@ -178,6 +187,16 @@ impl Sim {
     }
 
     fn plan(&mut self, observed: &Observed) -> Round {
+        // Between the look and the plan the kernel is changed, and calls may end meanwhile.
+        self.looks += 1;
+        if self.looks.is_multiple_of(2) && self.pace == Pace::Even {
+            self.now += KERNEL;
+            let starts = self.starts;
+            self.answers();
+            if starts != self.starts {
+                return Round { look_in: Some(Duration::ZERO), ..Round::default() };
+            }
+        }
         let enforced: BTreeSet<_> = self.node.installed.endpoints.keys().copied().collect();
         let round = self.agent.round(observed, &enforced, self.now - self.born);
         for (at, step) in round.start.iter().enumerate() {

@@ -4,9 +4,12 @@
 
 pub(crate) mod rules;
 mod tables;
+pub(crate) mod wire;
+
+pub(crate) use tables::pins;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -25,7 +28,7 @@ use sgp_agent::domain::settings::{Settings, Snat};
 use sgp_agent::domain::wiring::Alias;
 use sgp_agent::io::kernel::maps::{Maps, PinDirs};
 pub(crate) use sgp_agent::io::kernel::trial::At;
-use sgp_agent::io::kernel::{Bpf, Kernel, trial};
+use sgp_agent::io::kernel::{Attachment, Bpf, Kernel, trial};
 use sgp_common::event::{Event, Sampler};
 use sgp_common::pins::{map, program};
 
@@ -38,6 +41,7 @@ pub(crate) struct Node {
     pub(crate) kernel: Bpf,
     pub(crate) maps: Maps,
     pub(crate) pods: Vec<Pod>,
+    attachment: Attachment,
     programs: Vec<(&'static str, SchedClassifier)>,
     sampler: PerCpuArray<MapData, Sampler>,
     events: RingBuf<MapData>,
@@ -86,28 +90,33 @@ fn provide_bpffs() {
 impl Node {
     /// A node with this many pods wired and nothing applied yet; `None` where root tests are not asked for.
     pub(crate) fn start(pods: u16) -> Option<Self> {
-        if !allowed() {
-            return None;
-        }
+        let attachment = allowed().then(|| Attachment::offered().expect("root may ask the kernel"))?;
+        Some(Self::start_by(attachment, || (1..=pods).map(wire).collect()))
+    }
+
+    /// A node that attaches its programs this way, with pods that are wired in its own namespace.
+    pub(crate) fn start_by(attachment: Attachment, pods: impl FnOnce() -> Vec<Pod>) -> Self {
         let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         provide_bpffs();
         unshare(CloneFlags::CLONE_NEWNET).expect("root may make a network namespace");
         let dir = PathBuf::from(format!("/sys/fs/bpf/sgp-test-{}", std::process::id()));
         drop(fs::remove_dir_all(&dir));
-        let kernel = Bpf::open(&dir).inspect_err(|_| drop(fs::remove_dir_all(&dir))).expect("the data path loads");
+        let kernel = Bpf::open_by(&dir, attachment);
+        let kernel = kernel.inspect_err(|_| drop(fs::remove_dir_all(&dir))).expect("the data path loads");
         let dirs = PinDirs::new(&dir);
         let pinned = |name| Map::from_map_data(MapData::from_pin(dirs.map(name)).expect("a pin")).expect("a map");
         let open = |name| (name, SchedClassifier::from_pin(dirs.program(name)).expect("a pinned program"));
-        Some(Self {
+        Self {
             maps: Maps::open(&dirs).expect("pinned maps"),
-            pods: (1..=pods).map(wire).collect(),
+            pods: pods(),
+            attachment,
             programs: program::ALL.into_iter().map(open).collect(),
             sampler: pinned(map::SAMPLER).try_into().expect("an array"),
             events: pinned(map::EVENTS).try_into().expect("a ring"),
             dir,
             kernel,
             _one: one,
-        })
+        }
     }
 
     /// The endpoint of a pod.
@@ -194,7 +203,7 @@ impl Node {
 
     /// Starts the agent's half anew, as a restarted process would.
     pub(crate) fn reopen(&mut self) {
-        self.kernel = Bpf::open(&self.dir).expect("the data path is taken over");
+        self.kernel = Bpf::open_by(&self.dir, self.attachment).expect("the data path is taken over");
     }
 }
 
@@ -216,21 +225,35 @@ fn link(name: &str) -> u32 {
     nix::net::if_::if_nametoindex(name).expect("the link is there")
 }
 
-/// Makes the interfaces of a pod. A veth stands in for the VLAN interface: tc sees the same frames on both.
-fn wire(number: u16) -> Pod {
-    let last = number as u8;
-    Pod {
-        interface_id: format!("eni-pod{number}"),
-        ipv4: std::net::Ipv4Addr::new(10, 9, 9, last).into(),
-        ipv6: std::net::Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0, 0, 0, number).into(),
-        mac: [2, 0, 0, 0, 9, last],
-        host: link(&format!("host{number}")),
-        branch: link(&format!("vlan.eth.{number}")),
-        vlan_id: number,
+/// The ways to attach programs that this kernel knows, the better one first; none where root tests are not asked for.
+pub(crate) fn attachments() -> &'static [Attachment] {
+    match allowed().then(|| Attachment::offered().expect("root may ask the kernel")) {
+        Some(Attachment::Tcx) => &[Attachment::Tcx, Attachment::Clsact],
+        Some(Attachment::Clsact) => &[Attachment::Clsact],
+        None => &[],
     }
 }
 
+/// Makes the interfaces of a pod. A veth stands in for the VLAN interface: tc sees the same frames on both.
+pub(crate) fn wire(number: u16) -> Pod {
+    Pod::on(number, link(&format!("host{number}")), link(&format!("vlan.eth.{number}")))
+}
+
 impl Pod {
+    /// A pod with these interfaces.
+    fn on(number: u16, host: u32, branch: u32) -> Self {
+        let last = number as u8;
+        Self {
+            interface_id: format!("eni-pod{number}"),
+            ipv4: std::net::Ipv4Addr::new(10, 9, 9, last).into(),
+            ipv6: std::net::Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0, 0, 0, number).into(),
+            mac: [2, 0, 0, 0, 9, last],
+            host,
+            branch,
+            vlan_id: number,
+        }
+    }
+
     fn described(&self, groups: &GroupSet) -> NetworkInterface {
         let tag = |key: &str, value: String| (key.to_owned(), value);
         NetworkInterface {
@@ -271,10 +294,4 @@ impl Pod {
     pub(crate) fn given(&self, ingress: u32) -> At {
         At { program: program::TO_POD, ifindex: self.host, ingress, mark: 0 }
     }
-}
-
-/// Whether anything is pinned below a directory.
-pub(crate) fn pins(dir: &Path) -> usize {
-    let entries = fs::read_dir(dir).map(|entries| entries.flatten().collect::<Vec<_>>()).unwrap_or_default();
-    entries.iter().map(|entry| if entry.path().is_dir() { pins(&entry.path()) } else { 1 }).sum()
 }

@@ -44,3 +44,9 @@ impl Node {
         Map::from_map_data(data).expect("a map").try_into().expect("a hash map")
     }
 }
+
+/// Whether anything is pinned below a directory.
+pub(crate) fn pins(dir: &std::path::Path) -> usize {
+    let entries = std::fs::read_dir(dir).map(|entries| entries.flatten().collect::<Vec<_>>()).unwrap_or_default();
+    entries.iter().map(|entry| if entry.path().is_dir() { pins(&entry.path()) } else { 1 }).sum()
+}

@@ -3,6 +3,7 @@
 mod bpf;
 mod cache;
 mod controlplane;
+pub(crate) mod kernels;
 mod packages;
 mod python;
 
@@ -19,7 +20,8 @@ pub(crate) use bpf::BpfRustc;
 pub(crate) use cache::root as cache_root;
 
 /// The order is that of need: the BPF toolchain is waited for first.
-const STEPS: [Step; 5] = [bpf::RUSTC, bpf::LINKER, packages::STEP, python::STEP, controlplane::STEP];
+const STEPS: [Step; 7] =
+    [bpf::RUSTC, bpf::LINKER, packages::TOOLS_STEP, packages::VM_STEP, kernels::STEP, python::STEP, controlplane::STEP];
 
 /// Arguments of `cargo xtask setup`.
 #[derive(clap::Args)]
@@ -28,7 +30,7 @@ const STEPS: [Step; 5] = [bpf::RUSTC, bpf::LINKER, packages::STEP, python::STEP,
   cargo xtask setup --only bpf      only what `cargo xtask build` needs
   cargo xtask setup --list --json   what is there and what would be done, for scripts")]
 pub(crate) struct Args {
-    /// Only the BPF toolchain, or only what the local cluster needs
+    /// Only the BPF toolchain, only what the local cluster needs, or only what testing on other kernels needs
     #[arg(long, value_enum)]
     only: Option<Only>,
     /// Tell what is there and what would be installed, and install nothing
@@ -43,6 +45,7 @@ pub(crate) struct Args {
 enum Only {
     Bpf,
     Cluster,
+    Vm,
 }
 
 /// What a step is needed for.
@@ -55,11 +58,15 @@ pub(crate) enum Part {
     Tools,
     /// The control plane and EC2 of the local cluster.
     Cluster,
+    /// The emulator, for tests on other kernels than this machine's.
+    Vm,
+    /// The kernels that are tested on unless others are asked for.
+    Kernels,
 }
 
 impl Part {
     /// Everything.
-    pub(crate) const ALL: [Part; 3] = [Part::Bpf, Part::Tools, Part::Cluster];
+    pub(crate) const ALL: [Part; 5] = [Part::Bpf, Part::Tools, Part::Cluster, Part::Vm, Part::Kernels];
 }
 
 /// One thing setup knows how to find and to install.
@@ -114,6 +121,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let parts: &[Part] = match args.only {
         Some(Only::Bpf) => &[Part::Bpf],
         Some(Only::Cluster) => &[Part::Tools, Part::Cluster],
+        Some(Only::Vm) => &[Part::Tools, Part::Vm, Part::Kernels],
         None => &Part::ALL,
     };
     let listed: Vec<Listed> = steps(parts).map(Listed::of).collect();

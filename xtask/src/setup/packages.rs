@@ -29,24 +29,52 @@ const TOOLS: [Tool; 12] = [
     Tool { package: "util-linux", probe: "nsenter" },
 ];
 
-pub(super) const STEP: Step = Step {
+/// What boots a kernel, and packs what it boots into.
+const VM_TOOLS: [Tool; 6] = [
+    Tool { package: "qemu-system-x86", probe: "qemu-system-x86_64" },
+    Tool { package: "busybox-static", probe: "busybox" },
+    Tool { package: "cpio", probe: "cpio" },
+    Tool { package: "kmod", probe: "modprobe" },
+    Tool { package: "xz-utils", probe: "xz" },
+    Tool { package: "libc-bin", probe: "ldd" },
+];
+
+pub(super) const TOOLS_STEP: Step = Step {
     name: "tools",
     part: Part::Tools,
-    present: || missing_here().is_empty().then(|| TOOLS.map(|tool| tool.probe).join(" ")),
-    how: || format!("apt-get installs {}", missing_here().join(" ")),
+    present: || present(&TOOLS),
+    how: || how(&TOOLS),
     about: || 40,
-    install: || install(&missing_here()),
+    install: || install(&missing_here(&TOOLS)),
 };
 
-fn missing_here() -> Vec<&'static str> {
-    missing(|probe| match probe.starts_with('/') {
+pub(super) const VM_STEP: Step = Step {
+    name: "emulator",
+    part: Part::Vm,
+    present: || present(&VM_TOOLS),
+    how: || how(&VM_TOOLS),
+    about: || 40,
+    install: || install(&missing_here(&VM_TOOLS)),
+};
+
+fn present(tools: &[Tool]) -> Option<String> {
+    let found = || tools.iter().map(|tool| tool.probe).collect::<Vec<_>>().join(" ");
+    missing_here(tools).is_empty().then(found)
+}
+
+fn how(tools: &[Tool]) -> String {
+    format!("apt-get installs {}", missing_here(tools).join(" "))
+}
+
+fn missing_here(tools: &[Tool]) -> Vec<&'static str> {
+    missing(tools, |probe| match probe.starts_with('/') {
         true => std::path::Path::new(probe).exists(),
         false => command::find(probe).is_some(),
     })
 }
 
-fn missing(is_there: impl Fn(&str) -> bool) -> Vec<&'static str> {
-    TOOLS.iter().filter(|tool| !is_there(tool.probe)).map(|tool| tool.package).collect()
+fn missing(tools: &[Tool], is_there: impl Fn(&str) -> bool) -> Vec<&'static str> {
+    tools.iter().filter(|tool| !is_there(tool.probe)).map(|tool| tool.package).collect()
 }
 
 /// dpkg has one lock for the whole machine, so steps that run side by side queue here.
@@ -93,7 +121,7 @@ fn has_candidate(policy: &str) -> bool {
 }
 
 /// Fetches the package lists once per run: images often come without any.
-fn refresh() -> Result<()> {
+pub(super) fn refresh() -> Result<()> {
     static DONE: OnceLock<()> = OnceLock::new();
     let _turn = DPKG.lock().unwrap_or_else(PoisonError::into_inner);
     if DONE.get().is_none() {
@@ -118,10 +146,10 @@ mod tests {
     #[test]
     fn only_packages_whose_tool_is_missing_are_installed() {
         assert_eq!(
-            missing(|probe| probe != "nft" && probe != "/usr/lib/cni/ptp"),
+            missing(&TOOLS, |probe| probe != "nft" && probe != "/usr/lib/cni/ptp"),
             ["nftables", "containernetworking-plugins"]
         );
-        assert!(missing(|_| true).is_empty());
+        assert!(missing(&TOOLS, |_| true).is_empty());
     }
 
     #[test]

@@ -3,23 +3,28 @@
 mod results;
 
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
+use std::str::FromStr;
 use std::thread;
 
 use anyhow::{Context, Result};
 
 use crate::build::{self, cargo};
 use crate::progress::command;
+use crate::setup::kernels::{self, Series};
 use crate::setup::{self, Part};
-use crate::{check, dev};
-use results::Results;
+use crate::{check, dev, vm};
+pub(crate) use results::Results;
 
 /// Arguments of `cargo xtask test`.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cargo xtask test                everything; the last line is `N passed, N failed`
   cargo xtask test killed         only checks and tests with `killed` in their name
-  cargo xtask test --no-cluster   without the local cluster: no control plane, no EC2 emulator")]
+  cargo xtask test --no-cluster   without the local cluster: no control plane, no EC2 emulator
+  cargo xtask test --no-vm        only on this machine's kernel
+  cargo xtask test --kernel 6.1   only what needs a kernel, on Linux 6.1 in a VM; also 6.12, 6.18, latest, all")]
 pub(crate) struct Args {
     /// Only checks and tests whose name contains this
     #[arg(default_value = "")]
@@ -27,6 +32,52 @@ pub(crate) struct Args {
     /// Leave out the tests that need the local cluster
     #[arg(long)]
     no_cluster: bool,
+    /// Leave out the VMs with other kernels
+    #[arg(long)]
+    no_vm: bool,
+    /// Run the tests that need a kernel, and no others, on this one in a VM
+    #[arg(long, value_name = "SERIES", conflicts_with_all = ["no_vm", "no_cluster"])]
+    kernel: Vec<Kernels>,
+}
+
+/// One kernel, or all that are supported.
+#[derive(Clone, Debug)]
+struct Kernels(Vec<Series>);
+
+/// What `--kernel all` stands for: each that is in wide use, and the newest.
+const ALL_KERNELS: [&str; 4] = ["6.1", "6.12", "6.18", "latest"];
+
+impl FromStr for Kernels {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let names = if text == "all" { ALL_KERNELS.to_vec() } else { vec![text] };
+        names.into_iter().map(str::parse).collect::<Result<_>>().map(Kernels)
+    }
+}
+
+impl Args {
+    /// The kernels to boot.
+    fn kernels(&self) -> Vec<Series> {
+        let default: &[Series] = if self.no_vm { &[] } else { &kernels::DEFAULT };
+        match self.is_only_vm() {
+            true => self.kernel.iter().flat_map(|kernels| kernels.0.clone()).collect(),
+            false => default.to_vec(),
+        }
+    }
+
+    /// Whether nothing is to run on this machine's kernel.
+    fn is_only_vm(&self) -> bool {
+        !self.kernel.is_empty()
+    }
+
+    fn parts(&self) -> Vec<Part> {
+        let (cluster, vm) = (!self.no_cluster && !self.is_only_vm(), !self.no_vm);
+        // A kernel that is asked for is provided when its turn comes.
+        let kernels = vm && !self.is_only_vm();
+        let wanted = [(Part::Tools, true), (Part::Cluster, cluster), (Part::Vm, vm), (Part::Kernels, kernels)];
+        wanted.into_iter().filter(|(_, wanted)| *wanted).map(|(part, _)| part).collect()
+    }
 }
 
 /// Runs `cargo xtask test`; what fails does not keep the rest from running.
@@ -34,11 +85,15 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     dev::need_root("test")?;
     let mut results = Results::default();
     prepare(args, &mut results);
-    part("cargo test", &mut cargo_test(&args.filter), &mut results);
-    if !args.no_cluster {
+    if !args.is_only_vm() {
+        part("cargo test", &mut cargo_test(&args.filter), &mut results);
+    }
+    let outcome = vm::test(&args.kernels(), named(&args.filter), &mut results);
+    note(&mut results, "VMs", outcome);
+    if !args.no_cluster && !args.is_only_vm() {
         part("sgp-dev test", &mut cluster_test(&args.filter), &mut results);
     }
-    if results == Results::default() {
+    if results.is_empty() {
         results.broke("filter", &format!("no check or test has `{}` in its name", args.filter));
     }
     println!("{results}");
@@ -47,13 +102,15 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
 /// Builds and checks while setup provides what the tests need.
 fn prepare(args: &Args, results: &mut Results) {
-    let parts: &[Part] = if args.no_cluster { &[Part::Tools] } else { &[Part::Tools, Part::Cluster] };
+    let parts = args.parts();
     thread::scope(|scope| {
-        let arriving = scope.spawn(|| setup::ensure(parts));
+        let arriving = scope.spawn(|| setup::ensure(&parts));
         note(results, "build", build::everything(false));
-        let (passed, failed) = check::all(&args.filter);
-        results.passed += passed;
-        results.failed += failed;
+        if !args.is_only_vm() {
+            let (passed, failed) = check::all(&args.filter);
+            results.passed += passed;
+            results.failed += failed;
+        }
         note(results, "setup", arriving.join().unwrap_or_else(|_| Err(anyhow::anyhow!("it panicked, see above"))));
     });
 }
@@ -69,8 +126,18 @@ fn note(results: &mut Results, part: &str, outcome: Result<()>) {
 fn cargo_test(filter: &str) -> Command {
     let mut test = cargo::command();
     test.args(["test", "--no-fail-fast"]).args(cargo::HOST_PACKAGES).args(named(filter));
+    if knows_vlans() {
+        // Tests that are ignored wait for VLAN links.
+        test.args(["--", "--include-ignored"]);
+    }
     test.env("SGP_TEST_ROOT", "1");
     test
+}
+
+/// Whether this machine's kernel has 8021q, or loads it now.
+fn knows_vlans() -> bool {
+    let loaded = || Path::new("/proc/net/vlan").exists();
+    loaded() || (command::answer(Command::new("modprobe").arg("8021q")).is_some() && loaded())
 }
 
 fn cluster_test(filter: &str) -> Command {

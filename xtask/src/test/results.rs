@@ -1,19 +1,37 @@
 //! Sums up what test programs print.
 
+use std::collections::BTreeMap;
 use std::fmt;
+
+/// Starts a line that tests want to see repeated at the end: what the kernel's verifier had to do, say.
+const WORTH_REPEATING: &str = "verifier: ";
 
 /// How many tests passed and failed, and which parts did not get as far as counting.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Results {
-    pub(super) passed: usize,
-    pub(super) failed: usize,
+pub(crate) struct Results {
+    pub(crate) passed: usize,
+    pub(crate) failed: usize,
     broken: Vec<String>,
+    told: Vec<String>,
+    /// Tests that were left out everywhere, each with the reason it gives.
+    not_run: BTreeMap<String, String>,
 }
 
 impl Results {
-    /// Adds the counts of a line `test result: ok. N passed; M failed; …`; other lines count nothing.
-    pub(super) fn read(&mut self, line: &str) {
-        let Some((_, counts)) = line.trim().strip_prefix("test result: ").and_then(|rest| rest.split_once(". ")) else {
+    /// Adds the counts of a line `test result: ok. N passed; M failed; …`; other lines count nothing. Notes which tests
+    /// were ignored, until one of that name is run after all.
+    pub(crate) fn read(&mut self, line: &str) {
+        let line = line.trim();
+        if line.starts_with(WORTH_REPEATING) {
+            self.tell(line.to_owned());
+        }
+        if let Some((name, outcome)) = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... ")) {
+            match outcome.strip_prefix("ignored") {
+                Some(reason) => drop(self.not_run.insert(name.to_owned(), reason.trim_start_matches(", ").to_owned())),
+                None => drop(self.not_run.remove(name)),
+            }
+        }
+        let Some((_, counts)) = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". ")) else {
             return;
         };
         for count in counts.split("; ") {
@@ -26,19 +44,35 @@ impl Results {
     }
 
     /// Counts a part that could not run to its end as one failure, and remembers why.
-    pub(super) fn broke(&mut self, part: &str, why: &str) {
+    pub(crate) fn broke(&mut self, part: &str, why: &str) {
         self.failed += 1;
         self.broken.push(format!("{part}: {why}"));
     }
 
+    /// Remembers a line to print before the last one.
+    pub(crate) fn tell(&mut self, line: String) {
+        self.told.push(line);
+    }
+
+    /// Whether nothing has run.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.passed + self.failed == 0
+    }
+
     /// Whether nothing failed.
-    pub(super) fn all_passed(&self) -> bool {
+    pub(crate) fn all_passed(&self) -> bool {
         self.failed == 0
     }
 }
 
 impl fmt::Display for Results {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for line in &self.told {
+            writeln!(f, "{line}")?;
+        }
+        for (name, reason) in &self.not_run {
+            writeln!(f, "not run: {name} ({reason})")?;
+        }
         for part in &self.broken {
             writeln!(f, "broken: {part}")?;
         }
@@ -63,6 +97,15 @@ mod tests {
         lines.iter().for_each(|line| results.read(line));
         assert_eq!((results.passed, results.failed), (12, 2));
         assert!(!results.all_passed());
+    }
+
+    #[test]
+    fn a_test_that_is_ignored_here_and_run_elsewhere_is_not_told_as_left_out() {
+        let mut results = Results::default();
+        ["test a ... ignored, needs 8021q", "test b ... ignored, needs 8021q", "test a ... ok", "verifier: to_pod 7"]
+            .iter()
+            .for_each(|line| results.read(line));
+        assert_eq!(results.to_string(), "verifier: to_pod 7\nnot run: b (needs 8021q)\n0 passed, 0 failed");
     }
 
     #[test]

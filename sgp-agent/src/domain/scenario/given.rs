@@ -221,6 +221,8 @@ pub(super) struct Packet {
     pub(super) icmp_code: Option<u8>,
     pub(super) icmp_id: Option<u16>,
     pub(super) fragment: Option<Fragment>,
+    /// The step's, said inside.
+    pub(super) expect: Option<Expect>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]

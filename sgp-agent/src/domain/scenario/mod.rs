@@ -113,6 +113,14 @@ enum What {
     Packet(Direction, Sent, Option<Expect>),
 }
 
+/// The verdict a step says beside its packet or inside of it.
+fn expected(beside: Option<Expect>, inside: Option<Expect>, place: &Place) -> Result<Option<Expect>, String> {
+    match (beside, inside) {
+        (Some(one), Some(other)) if one != other => Err(place.key("expect").says("it contradicts the packet's own")),
+        (one, other) => Ok(one.or(other)),
+    }
+}
+
 fn drafts(given: Vec<given::Step>, facts: &mut Facts, place: &Place) -> Result<Vec<Draft>, String> {
     let mut drafts = Vec::with_capacity(given.len());
     let mut connections = Connections::default();
@@ -123,11 +131,12 @@ fn drafts(given: Vec<given::Step>, facts: &mut Facts, place: &Place) -> Result<V
         let what = match (step.packet, step.update) {
             (Some(packet), None) => {
                 let direction = packet::direction(packet.direction);
+                let expect = expected(step.expect, packet.expect, &place)?;
                 let mut sent = packet::sent(packet, &place.key("packet"))?;
                 if let Sent::Packet(packet) = &mut sent {
                     connections.flag(packet);
                 }
-                What::Packet(direction, sent, step.expect)
+                What::Packet(direction, sent, expect)
             }
             (None, Some(update)) if step.expect.is_none() => {
                 let place = place.key("update");

@@ -31,7 +31,16 @@ pub(super) struct Seconds<const LOWEST: u32, const HIGHEST: u32>(pub(super) u32)
 
 impl<'de> Deserialize<'de> for Protocol {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        protocol(&String::deserialize(deserializer)?).map(Self).map_err(Error::custom)
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "a protocol's name, or its number")]
+        enum Given {
+            Text(String),
+            Number(u8),
+        }
+        match Given::deserialize(deserializer)? {
+            Given::Text(text) => protocol(&text).map(Self).map_err(Error::custom),
+            Given::Number(number) => Ok(Self(number)),
+        }
     }
 }
 

@@ -1,11 +1,14 @@
 //! BPF programs, maps and links: read `Installed`, apply node steps.
 
+mod attachment;
+mod clsact;
 pub mod maps;
 mod policies;
 pub mod preflight;
 mod programs;
 mod sweep;
 mod sys;
+mod tcx;
 pub mod trial;
 
 use std::collections::BTreeSet;
@@ -23,6 +26,7 @@ use crate::domain::groups::{EndpointId, GroupSetId};
 use crate::domain::installed::Installed;
 use crate::domain::leaving::{Excluded, NodePlan};
 use crate::domain::plan::Step;
+pub use attachment::Attachment;
 use maps::{Maps, PinDirs, gone};
 pub use programs::Cost;
 use programs::{Programs, Purpose};
@@ -63,7 +67,7 @@ impl Bpf {
     /// One sentence each for: no permission, no bpffs, a kernel too old, an object that was not built in.
     /// What a failed first start made is taken away again.
     pub fn open(bpf_dir: &Path) -> Result<Self> {
-        Self::open_for(bpf_dir, Purpose::Enforcement)
+        Self::open_by(bpf_dir, Attachment::offered()?)
     }
 
     /// Loads it below a directory of its own for packets on trial: the programs take the time from the map `CLOCK` and
@@ -72,14 +76,23 @@ impl Bpf {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_for_trial(bpf_dir: &Path) -> Result<Self> {
-        Self::open_for(bpf_dir, Purpose::Trial)
+        Self::open_for(bpf_dir, Purpose::Trial, Attachment::offered()?)
     }
 
-    fn open_for(bpf_dir: &Path, purpose: Purpose) -> Result<Self> {
+    /// Takes it over or loads it, with programs attached in a way that need not be the best one.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_by(bpf_dir: &Path, attachment: Attachment) -> Result<Self> {
+        Self::open_for(bpf_dir, Purpose::Enforcement, attachment)
+    }
+
+    fn open_for(bpf_dir: &Path, purpose: Purpose, attachment: Attachment) -> Result<Self> {
         preflight::check(bpf_dir)?;
         let dirs = PinDirs::new(bpf_dir);
         let first = !dirs.root.exists();
-        let opened = programs::ensure(&dirs, purpose).and_then(|programs| Ok((Maps::open(&dirs)?, programs)));
+        let opened = programs::ensure(&dirs, purpose, attachment);
+        let opened = opened.and_then(|programs| Ok((Maps::open(&dirs)?, programs)));
         match opened {
             Ok((maps, programs)) => Ok(Self { dirs, maps, programs, suspects: BTreeSet::new() }),
             Err(error) => {
@@ -148,7 +161,7 @@ impl Bpf {
 
 impl Kernel for Bpf {
     fn installed(&self) -> Result<Installed> {
-        installed(&self.maps, &self.dirs)
+        read_back(&self.maps, &self.dirs, self.programs.attachment)
     }
 
     fn apply(&mut self, step: &Step) -> Result<()> {
@@ -164,7 +177,7 @@ impl Kernel for Bpf {
                 self.maps.interfaces.insert(index, interface, 0).context("writing INTERFACES")
             }
             Step::Attach(link) => self.programs.attach(&self.dirs, link),
-            Step::Detach(link) => programs::detach(&self.dirs, link),
+            Step::Detach(link) => self.programs.attachment.detach(&self.dirs, link),
             Step::RemoveInterface(index) => gone(self.maps.interfaces.remove(index)).context("writing INTERFACES"),
             Step::RemoveEndpoint(id) => self.remove_endpoint(*id),
             Step::RemovePolicy(id) => policies::remove(&mut self.maps, &self.dirs, *id),
@@ -185,6 +198,10 @@ fn excluded(maps: &Maps) -> BTreeSet<Excluded> {
 /// # Errors
 /// Where a link cannot be read.
 pub fn installed(maps: &Maps, dirs: &PinDirs) -> Result<Installed> {
+    read_back(maps, dirs, Attachment::offered()?)
+}
+
+fn read_back(maps: &Maps, dirs: &PinDirs, attachment: Attachment) -> Result<Installed> {
     let sets: Vec<GroupSetId> = maps.policies.keys().flatten().map(GroupSetId).collect();
     let policies = sets.into_iter().filter_map(|id| Some((id, maps::digest(&maps.policy(id)?)))).collect();
     Ok(Installed {
@@ -196,15 +213,16 @@ pub fn installed(maps: &Maps, dirs: &PinDirs) -> Result<Installed> {
         local: maps.local.iter().flatten().map(|(addr, id)| (addr, EndpointId(id))).collect(),
         node: maps.node.get(&0, 0).ok().filter(|node| node.ifindex != 0),
         excluded: excluded(maps),
-        links: programs::links(dirs)?,
+        links: attachment.links(dirs)?,
     })
 }
 
-/// Removes every pin below `bpf_dir`, and with them links, programs and maps. Enforcement ends.
+/// Removes our filters, and every pin below `bpf_dir`, and with them links, programs and maps. Enforcement ends.
 ///
 /// # Errors
-/// Where a pin cannot be removed.
+/// Where a filter or a pin cannot be removed.
 pub fn uninstall(bpf_dir: &Path) -> Result<()> {
+    clsact::remove_all()?;
     let root = PinDirs::new(bpf_dir).root;
     match fs::remove_dir_all(&root) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),

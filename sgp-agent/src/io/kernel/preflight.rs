@@ -12,8 +12,8 @@ use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 const CAP_NET_ADMIN: u32 = 12;
 const CAP_SYS_ADMIN: u32 = 21;
 
-/// tcx links are there since Linux 6.6.
-const OLDEST_KERNEL: (u32, u32) = (6, 6);
+/// The oldest kernel the data path is tested on.
+const OLDEST_KERNEL: (u32, u32) = (6, 1);
 
 /// Checks permission, kernel and file system.
 ///
@@ -57,12 +57,7 @@ fn kernel() -> Result<()> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").context("reading the kernel's version")?;
     match version(&release) {
         Some(found) if found < OLDEST_KERNEL => {
-            bail!(
-                "Linux {} is too old: tcx links need {}.{} or newer",
-                release.trim(),
-                OLDEST_KERNEL.0,
-                OLDEST_KERNEL.1
-            )
+            bail!("Linux {} is too old: sgp needs {}.{} or newer", release.trim(), OLDEST_KERNEL.0, OLDEST_KERNEL.1)
         }
         _ => Ok(()),
     }

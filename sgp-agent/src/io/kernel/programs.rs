@@ -1,26 +1,25 @@
 //! Loading, pinning and attaching the tc programs.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs;
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use aya::programs::links::{FdLink, LinkOrder};
-use aya::programs::{SchedClassifier, TcAttachType, tc::TcAttachOptions};
+use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader};
 use sgp_common::pins::{self, map, program};
 use sha2::{Digest, Sha256};
 
+use super::attachment::Attachment;
 use super::maps::{Maps, PinDirs};
-use super::sys;
 use crate::domain::installed::Link;
 
 /// The object that `cargo xtask build` made, or nothing.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sgp.bpf.o"));
 
-/// The four programs, pinned.
+/// The four programs, pinned, and how they are held on interfaces.
 pub(super) struct Programs {
+    pub(super) attachment: Attachment,
     programs: Vec<(&'static str, SchedClassifier)>,
 }
 
@@ -38,19 +37,19 @@ pub(super) enum Purpose {
 ///
 /// # Errors
 /// Where the object is not embedded, a map is pinned in another shape, or the verifier refuses.
-pub(super) fn ensure(dirs: &PinDirs, purpose: Purpose) -> Result<Programs> {
+pub(super) fn ensure(dirs: &PinDirs, purpose: Purpose, attachment: Attachment) -> Result<Programs> {
     if OBJECT.is_empty() {
         bail!("this sgp-agent was built without the data path: run `cargo xtask build`");
     }
     let wanted = object_digest();
     if let Ok(maps) = Maps::open(dirs)
         && maps.object.get(&0, 0).ok() == Some(wanted)
-        && let Ok(programs) = Programs::from_pins(dirs)
+        && let Ok(programs) = Programs::from_pins(dirs, attachment)
     {
         return Ok(programs);
     }
-    let mut programs = load(dirs, purpose)?;
-    programs.replace_links(dirs)?;
+    let mut programs = load(dirs, purpose, attachment)?;
+    programs.replace(dirs)?;
     Maps::open(dirs)?.object.set(0, wanted, 0).context("recording which object the programs came from")?;
     Ok(programs)
 }
@@ -60,7 +59,7 @@ fn object_digest() -> u64 {
     u64::from_be_bytes(std::array::from_fn(|i| hash[i]))
 }
 
-fn load(dirs: &PinDirs, purpose: Purpose) -> Result<Programs> {
+fn load(dirs: &PinDirs, purpose: Purpose, attachment: Attachment) -> Result<Programs> {
     for name in [pins::MAPS, pins::LINKS, pins::PROGRAMS, pins::POLICIES] {
         let dir = dirs.root.join(name);
         fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
@@ -77,7 +76,7 @@ fn load(dirs: &PinDirs, purpose: Purpose) -> Result<Programs> {
     for name in program::ALL {
         pin_program(&mut object, name, &dirs.program(name))?;
     }
-    Programs::from_pins(dirs)
+    Programs::from_pins(dirs, attachment)
 }
 
 /// Pins under a passing name first: the pin is one or the other program, never missing.
@@ -117,12 +116,8 @@ impl Programs {
         self.programs.iter().map(cost).collect()
     }
 
-    fn from_pins(dirs: &PinDirs) -> Result<Self> {
-        let open = |name: &'static str| {
-            let pinned = SchedClassifier::from_pin(dirs.program(name));
-            Ok((name, pinned.with_context(|| format!("opening the pinned program {name}"))?))
-        };
-        Ok(Self { programs: program::ALL.into_iter().map(open).collect::<Result<_>>()? })
+    fn from_pins(dirs: &PinDirs, attachment: Attachment) -> Result<Self> {
+        Ok(Self { attachment, programs: pinned(dirs)? })
     }
 
     /// Id of one of the programs, for readers of its log map.
@@ -135,76 +130,33 @@ impl Programs {
         found.map(|(_, program)| program).with_context(|| format!("there is no program {name}"))
     }
 
-    fn replace_links(&mut self, dirs: &PinDirs) -> Result<()> {
-        for link in links(dirs)?.into_iter().filter(|link| link.ifindex != 0) {
-            let pinned = open_link(dirs, &link)?;
-            let program = self.get(link.program)?;
-            let fd = program.fd().context("a loaded program has a descriptor")?;
-            sys::replace_program(pinned.as_fd(), fd.as_fd())
-                .with_context(|| format!("replacing {} on {}", link.program, link.interface))?;
-        }
-        Ok(())
+    fn replace(&mut self, dirs: &PinDirs) -> Result<()> {
+        let attachment = self.attachment;
+        self.programs.iter_mut().try_for_each(|(name, program)| attachment.replace(dirs, name, program))
     }
 
-    /// Attaches a program to an interface and pins the link (tcx, Linux 6.6).
+    /// Attaches a program to an interface, in place of one that may be there.
     pub(super) fn attach(&mut self, dirs: &PinDirs, link: &Link) -> Result<()> {
-        let context = || format!("attaching {} to {}", link.program, link.interface);
-        detach(dirs, link)?;
-        let hook = hook(link.program);
-        let program = self.get(link.program)?;
-        let options = TcAttachOptions::TcxOrder(LinkOrder::default());
-        let id = program.attach_with_options(&link.interface, hook, options).with_context(context)?;
-        let attached: FdLink = program.take_link(id).with_context(context)?.try_into().with_context(context)?;
-        attached.pin(dirs.links().join(link_pin(link))).with_context(context).map(drop)
+        let attachment = self.attachment;
+        attachment.attach(dirs, self.get(link.program)?, link)
     }
 }
 
-/// Removes a link's pin; the kernel detaches the program with it.
-pub(super) fn detach(dirs: &PinDirs, link: &Link) -> Result<()> {
-    let path = dirs.links().join(link_pin(link));
-    match fs::remove_file(&path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("removing the link {}", path.display()))
-        }
-        _ => Ok(()),
-    }
+fn pinned(dirs: &PinDirs) -> Result<Vec<(&'static str, SchedClassifier)>> {
+    let open = |name: &'static str| {
+        let pinned = SchedClassifier::from_pin(dirs.program(name));
+        Ok((name, pinned.with_context(|| format!("opening the pinned program {name}"))?))
+    };
+    program::ALL.into_iter().map(open).collect()
 }
 
-fn hook(name: &str) -> TcAttachType {
-    match name {
-        program::TO_POD | program::TO_BRANCH => TcAttachType::Egress,
-        _ => TcAttachType::Ingress,
-    }
-}
-
-/// bpffs refuses dots in names, and interface names do not hold slashes: `vlan.eth.3` becomes `vlan:eth:3`.
-fn link_pin(link: &Link) -> String {
-    format!("{}-{}", link.interface.replace('.', ":"), link.program)
-}
-
-fn open_link(dirs: &PinDirs, link: &Link) -> Result<OwnedFd> {
-    let path = dirs.links().join(link_pin(link));
-    sys::open_pin(&path).with_context(|| format!("opening the link {}", path.display()))
-}
-
-/// Every pinned link, and what it is attached to now.
+/// The kernel's ids of the pinned programs.
 ///
 /// # Errors
-/// Where the directory or a link cannot be read.
-pub(super) fn links(dirs: &PinDirs) -> Result<BTreeSet<Link>> {
-    let path = dirs.links();
-    let entries = fs::read_dir(&path).with_context(|| format!("reading {}", path.display()))?;
-    let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
-    let mut links = BTreeSet::new();
-    for mut link in names.filter_map(|name| parse_pin(&name)) {
-        link.ifindex = sys::link_info(open_link(dirs, &link)?.as_fd())?.ifindex;
-        links.insert(link);
-    }
-    Ok(links)
-}
-
-fn parse_pin(name: &str) -> Option<Link> {
-    let (interface, program) = name.rsplit_once('-')?;
-    let program = program::ALL.into_iter().find(|known| *known == program)?;
-    Some(Link { interface: interface.replace(':', "."), ifindex: 0, program })
+/// Where one is not pinned.
+pub(super) fn ids(dirs: &PinDirs) -> Result<BTreeMap<&'static str, u32>> {
+    let id = |(name, program): (&'static str, SchedClassifier)| {
+        Ok((name, program.info().with_context(|| format!("reading the program {name}"))?.id()))
+    };
+    pinned(dirs)?.into_iter().map(id).collect()
 }

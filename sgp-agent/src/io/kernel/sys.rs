@@ -13,6 +13,7 @@ const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_BTF_GET_FD_BY_ID: libc::c_long = 19;
 const BPF_LINK_UPDATE: libc::c_long = 29;
+const BPF_LINK_DETACH: libc::c_long = 34;
 
 /// Leading part of the kernel's `struct bpf_map_info` (Linux 4.18 and later fill these fields).
 #[repr(C)]
@@ -118,6 +119,18 @@ pub(super) fn replace_program(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> 
         old_prog_fd: 0,
     };
     bpf(BPF_LINK_UPDATE, &mut update).map(drop)
+}
+
+/// Takes a link's program off at once (Linux 5.9). When the last pin goes, the kernel does so too, but some time later.
+///
+/// # Errors
+/// Where the descriptor is not a link, or the kernel knows no detaching of its kind.
+pub(super) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
+    #[repr(C)]
+    struct Detach {
+        link_fd: u32,
+    }
+    bpf(BPF_LINK_DETACH, &mut Detach { link_fd: link.as_raw_fd().cast_unsigned() }).map(drop)
 }
 
 /// Opens whatever is pinned at a path.

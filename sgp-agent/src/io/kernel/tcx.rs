@@ -1,0 +1,80 @@
+//! tcx links (Linux 6.6), one pin each.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+
+use anyhow::{Context, Result};
+use aya::programs::links::{FdLink, LinkOrder};
+use aya::programs::{SchedClassifier, tc::TcAttachOptions};
+use sgp_common::pins::program;
+
+use super::attachment::hook;
+use super::maps::PinDirs;
+use super::sys;
+use crate::domain::installed::Link;
+
+/// Attaches a program and pins the link.
+pub(super) fn attach(dirs: &PinDirs, program: &mut SchedClassifier, link: &Link) -> Result<()> {
+    detach(dirs, link)?;
+    let options = TcAttachOptions::TcxOrder(LinkOrder::first());
+    let id = program.attach_with_options(&link.interface, hook(link.program), options)?;
+    let attached: FdLink = program.take_link(id)?.try_into()?;
+    attached.pin(dirs.links().join(link_pin(link))).map(drop).context("pinning the link")
+}
+
+/// Takes a program off and removes its link's pin. Until it is off, the kernel would not have the same program there again.
+pub(super) fn detach(dirs: &PinDirs, link: &Link) -> Result<()> {
+    let path = dirs.links().join(link_pin(link));
+    if let Ok(pinned) = sys::open_pin(&path) {
+        sys::detach_link(pinned.as_fd()).with_context(|| format!("detaching the link {}", path.display()))?;
+    }
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("removing the link {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Puts a program behind every live link of its name.
+pub(super) fn replace(dirs: &PinDirs, name: &'static str, program: &mut SchedClassifier) -> Result<()> {
+    let fd = program.fd().context("a loaded program has a descriptor")?;
+    for link in links(dirs)?.into_iter().filter(|link| link.program == name && link.ifindex != 0) {
+        sys::replace_program(open_link(dirs, &link)?.as_fd(), fd.as_fd())
+            .with_context(|| format!("replacing {name} on {}", link.interface))?;
+    }
+    Ok(())
+}
+
+/// bpffs refuses dots in names, and interface names do not hold slashes: `vlan.eth.3` becomes `vlan:eth:3`.
+fn link_pin(link: &Link) -> String {
+    format!("{}-{}", link.interface.replace('.', ":"), link.program)
+}
+
+fn open_link(dirs: &PinDirs, link: &Link) -> Result<OwnedFd> {
+    let path = dirs.links().join(link_pin(link));
+    sys::open_pin(&path).with_context(|| format!("opening the link {}", path.display()))
+}
+
+/// Every pinned link, and what it is attached to now.
+///
+/// # Errors
+/// Where the directory or a link cannot be read.
+pub(super) fn links(dirs: &PinDirs) -> Result<BTreeSet<Link>> {
+    let path = dirs.links();
+    let entries = fs::read_dir(&path).with_context(|| format!("reading {}", path.display()))?;
+    let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let mut links = BTreeSet::new();
+    for mut link in names.filter_map(|name| parse_pin(&name)) {
+        link.ifindex = sys::link_info(open_link(dirs, &link)?.as_fd())?.ifindex;
+        links.insert(link);
+    }
+    Ok(links)
+}
+
+fn parse_pin(name: &str) -> Option<Link> {
+    let (interface, program) = name.rsplit_once('-')?;
+    let program = program::ALL.into_iter().find(|known| *known == program)?;
+    Some(Link { interface: interface.replace(':', "."), ifindex: 0, program })
+}
