@@ -97,6 +97,8 @@ class Buckets:
 
 
 BUCKETS = Buckets(*BUCKET) if BUCKET else None
+# moto serves each call in a thread of its own, and gives one address to two interfaces that are created together.
+ONE_AT_A_TIME = threading.Lock()
 original_call = EC2Response.call_action
 original_modify = EC2Response.modify_network_interface_attribute
 
@@ -107,7 +109,8 @@ def call_action(self):
     time.sleep(LATENCY_S)
     if BUCKETS and not reads and not BUCKETS.take(action):
         return self.serialized(ActionResult(Refused("RequestLimitExceeded", "Request limit exceeded.")))
-    return original_call(self)
+    with ONE_AT_A_TIME:
+        return original_call(self)
 
 
 original_create = EC2Response.create_network_interface

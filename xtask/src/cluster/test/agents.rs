@@ -64,6 +64,8 @@ pub(super) fn unreachable_ec2(stage: &Stage) -> Result<()> {
     let address = stage.start(&Role { name: "server", role: "kept", node: &node.name, image: "nginx" })?;
     stage.start(&Role { name: "friend", role: "kept", node: "", image: "busybox" })?;
     stage.start(&Role { name: "stranger", role: "none", node: "", image: "busybox" })?;
+    // Whom no agent has heard of yet stays a stranger while EC2 is away.
+    stage.comes_to_reach("friend", &address)?;
     let before = ec2_errors(node)?;
     let pid = stage.world.ec2_pid.to_string();
     stage.hands.finish(Command::new("kill").args(["-STOP", &pid]))?.ok()?;

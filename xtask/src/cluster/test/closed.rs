@@ -23,7 +23,7 @@ pub(super) fn forged_annotation(stage: &Stage) -> Result<()> {
     let thief = Role { name: "thief", role: "victim", node: &node.name, image: "busybox" };
     stage.ask_for(&thief, &format!("vpc.amazonaws.com/pod-eni: '{stolen}'"))?;
     waits(stage, "thief", &["cases/thief", "contradicts what EC2 says"])?;
-    ensure!(stage.reaches("friend", &address)?, "the victim does not answer any more");
+    stage.comes_to_reach("friend", &address).context("the victim does not answer any more")?;
     Ok(())
 }
 

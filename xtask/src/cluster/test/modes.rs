@@ -89,7 +89,7 @@ pub(super) fn switched(stage: &Stage) -> Result<()> {
 fn both(stage: &Stage) -> Result<()> {
     let address = |pod| stage.wired(pod).map(|wired| wired.address);
     for (from, to) in [("old", "new"), ("new", "old"), ("far", "old"), ("far", "new"), ("old", "far"), ("new", "far")] {
-        ensure!(stage.reaches(from, &address(to)?)?, "{from} does not reach {to}");
+        stage.comes_to_reach(from, &address(to)?).with_context(|| format!("{from} does not reach {to}"))?;
     }
     Ok(())
 }
@@ -127,7 +127,7 @@ pub(super) fn adopted(stage: &Stage) -> Result<()> {
         let endpoints = stage.hands.agent(&["endpoints", "--bpf-dir", &node.bpf_dir])?.ok()?;
         ensure!(endpoints.contains(&named), "{named} is no endpoint:\n{endpoints}");
         ensure!(!stage.reaches("stranger", &address)?, "a stranger reaches it");
-        ensure!(stage.reaches("friend", &address)?, "a friend does not reach it");
+        stage.comes_to_reach("friend", &address)?;
         Ok(())
     })?;
     ensure!(wiring()? == before, "its wiring was {before:?} and is {:?}", wiring()?);

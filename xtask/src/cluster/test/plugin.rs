@@ -52,6 +52,7 @@ pub(super) fn verbs(stage: &Stage) -> Result<()> {
     ensure!(version.contains("\"1.1.0\""), "VERSION says {version}");
     sandbox.call(stage, "STATUS", &sandbox.uid, &Value::Null)?.ok()?;
     sandbox.call(stage, "CHECK", &sandbox.uid, &sandbox.result)?.ok()?;
+    stage.comes_to_reach("client", &address)?;
     sandbox.call(stage, "DEL", "00000000-aaaa-bbbb-cccc-000000000000", &Value::Null)?.ok()?;
     ensure!(stage.reaches("client", &address)?, "DEL of a predecessor took the wiring of its successor");
     removed(stage, &sandbox, &address)

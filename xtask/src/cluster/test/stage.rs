@@ -156,6 +156,15 @@ impl Stage {
             == 0)
     }
 
+    /// Waits until one pod gets a page from an address. A node knows of a pod on another one once its agent has
+    /// looked at EC2 again; a pod with a warm branch runs before that.
+    pub(super) fn comes_to_reach(&self, pod: &str, address: &str) -> Result<()> {
+        until(Duration::from_secs(10), || {
+            ensure!(self.reaches(pod, address)?, "{pod} does not reach {address}");
+            Ok(())
+        })
+    }
+
     /// Takes away whatever a case left; what cannot be taken away shows in the next case.
     pub(super) fn tidy(&self) {
         let gone = self.hands.kubectl(&["delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=60s"]);
