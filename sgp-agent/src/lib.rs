@@ -7,6 +7,7 @@ pub mod adopt;
 pub mod check;
 pub mod cli;
 pub mod cni;
+pub mod controller;
 pub mod domain;
 pub mod host;
 pub mod io;

@@ -97,7 +97,7 @@ impl Choices {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum LogFormat {
+pub(super) enum LogFormat {
     Text,
     Json,
 }
@@ -117,12 +117,12 @@ pub(super) fn run(settings: Settings) -> Result<()> {
     runtime.block_on(async {
         tokio::select! {
             result = work(settings, node, host, kernel) => result,
-            result = asked_to_stop() => result,
+            result = asked_to_stop("stopping; what is enforced stays enforced") => result,
         }
     })
 }
 
-fn log(format: LogFormat) {
+pub(super) fn log(format: LogFormat) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| QUIET.into());
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
@@ -158,13 +158,14 @@ fn lock(runtime_dir: &Path) -> Result<Flock<File>> {
     Ok(lock)
 }
 
-async fn asked_to_stop() -> Result<()> {
+/// Waits for a signal, and says what its coming means.
+pub(super) async fn asked_to_stop(meaning: &str) -> Result<()> {
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     tokio::select! {
         _ = terminate.recv() => {}
         result = tokio::signal::ctrl_c() => result?,
     }
-    info!("stopping; what is enforced stays enforced");
+    info!("{meaning}");
     Ok(())
 }
 
