@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use nix::fcntl::{Flock, FlockArg};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tracing::{info, warn};
 
 use super::branches::Branches;
@@ -18,6 +18,7 @@ use super::view::Place;
 use crate::adopt::adopt;
 use crate::domain::enforcement::{Enforcement, RelatedIcmp, Revoked, SnatJudges};
 use crate::domain::groups::EndpointId;
+use crate::domain::unmatched::Unmatched;
 use crate::host::Host;
 use crate::io::ec2::Ec2;
 use crate::io::kernel::Bpf;
@@ -26,7 +27,7 @@ use crate::io::kubernetes::Kubernetes;
 use crate::io::{netlink, telemetry};
 use crate::protocol::SOCKET;
 use crate::reconcile::{Described, Provision, Reconciler, Status, poll};
-use crate::serve::serve;
+use crate::serve::{Net, serve};
 
 /// kube tells each failed connection by itself; our own line says what it means.
 const QUIET: &str = "info,kube_client::client::builder=off";
@@ -53,6 +54,10 @@ pub(super) struct Settings {
     /// Who makes trunk and branches
     #[arg(long, value_enum, default_value_t = Provision::Own)]
     provision: Provision,
+    /// What becomes of a pod that a policy matches, that was admitted without the resource vpc.amazonaws.com/pod-eni and
+    /// that can get no branch: it is not started, or it is started with the node's groups; an event says so
+    #[arg(long, value_enum, default_value_t = Unmatched::Refuse)]
+    unmatched: Unmatched,
     #[command(flatten)]
     place: Place,
     #[command(flatten)]
@@ -180,10 +185,18 @@ async fn work(settings: Settings, node: String, host: Arc<Host>, kernel: Bpf) ->
     let (status, seen) = watch::channel(Status::default());
     follow_data_path(&kernel)?;
     let socket = settings.files.runtime_dir.join(SOCKET);
-    let serving = serve(&socket, Arc::clone(&host), seen, Arc::clone(&changed));
+    let (notices, mut to_tell) = mpsc::unbounded_channel();
+    let net = Net { unmatched: settings.unmatched, provision: settings.provision, notices };
+    let serving = serve(&socket, Arc::clone(&host), net, seen, Arc::clone(&changed));
     let (news, look) = (Arc::clone(&changed), Arc::clone(&look_at_cloud));
     netlink::watch_links(move || news.notify_one())?;
     let kubernetes = Arc::new(Kubernetes::connect(&node, &changed).await?);
+    let teller = Arc::clone(&kubernetes);
+    tokio::spawn(async move {
+        while let Some(notice) = to_tell.recv().await {
+            teller.tell(&notice).await;
+        }
+    });
     let reconciling = async {
         let instance_id = insist("the API server", || kubernetes.instance_id(&node)).await;
         let account = settings.branches.trunk_account.clone();

@@ -38,11 +38,8 @@ async fn review(path: &str, body: &Bytes, cluster: &Cluster, settings: &Settings
             return (StatusCode::BAD_REQUEST, reason);
         }
     };
-    let answer = if path == MUTATING_PATH {
-        mutate(&question, cluster).await
-    } else {
-        guard(&question, &settings.writers)
-    };
+    let answer =
+        if path == MUTATING_PATH { mutate(&question, cluster).await } else { guard(&question, &settings.writers) };
     if answer.verdict == Verdict::Denied {
         let (user, namespace) = (&question.user, &question.namespace);
         info!(path, user, namespace, reason = answer.message, "denied");
@@ -51,7 +48,8 @@ async fn review(path: &str, body: &Bytes, cluster: &Cluster, settings: &Settings
 }
 
 async fn mutate(question: &Question, cluster: &Cluster) -> Answer {
-    let matched = if policies_matter(question) { matched(&pod_of(question), cluster).await } else { Ok(<_>::default()) };
+    let matched =
+        if policies_matter(question) { matched(&pod_of(question), cluster).await } else { Ok(<_>::default()) };
     resource_injection(question, &matched)
 }
 

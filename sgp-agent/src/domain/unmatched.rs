@@ -7,7 +7,7 @@ use super::node_object::RESOURCE;
 use super::observed::{ClusterFacts, Pod};
 
 /// What becomes of such a pod where it can get no branch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Unmatched {
     /// It is not wired, and an event says why.
     #[default]

@@ -117,7 +117,11 @@ async fn respond(request: Request<Incoming>, handler: Handler) -> Response<Full<
     *response.status_mut() = status;
     response.headers_mut().insert(
         hyper::header::CONTENT_TYPE,
-        hyper::header::HeaderValue::from_static(if status == StatusCode::OK { "application/json" } else { "text/plain" }),
+        hyper::header::HeaderValue::from_static(if status == StatusCode::OK {
+            "application/json"
+        } else {
+            "text/plain"
+        }),
     );
     response
 }

@@ -32,7 +32,9 @@ pub fn pod_of(question: &Question) -> Pod {
 
 /// Whether the policies decide anything; where they do not, nobody need look for them.
 pub fn policies_matter(question: &Question) -> bool {
-    question.operation == Operation::Create && !on_host_network(question) && (is_fargate(question) || !is_windows(question))
+    question.operation == Operation::Create
+        && !on_host_network(question)
+        && (is_fargate(question) || !is_windows(question))
 }
 
 /// Judges a pod that is created.
@@ -48,9 +50,7 @@ pub fn resource_injection(question: &Question, matched: &Matched) -> Answer {
         return Answer::allowed("Security groups for pods are for Linux pods");
     }
     match matched {
-        Err(error) => {
-            Answer::denied(&format!("Failed to get Matching SGP for Pods, rejecting event, error {error}"))
-        }
+        Err(error) => Answer::denied(&format!("Failed to get Matching SGP for Pods, rejecting event, error {error}")),
         Ok(groups) if fargate => for_fargate(&question.object, groups),
         Ok(groups) if groups.0.is_empty() => Answer::allowed("Pod didn't match any SGP"),
         Ok(_) => Answer { patch: resource(&question.object), ..Answer::allowed("") },

@@ -29,7 +29,11 @@ fn annotated(annotations: &[(&str, &str)]) -> Value {
 fn told(answer: &Answer) -> String {
     let word = if answer.verdict == Verdict::Allowed { "allow" } else { "deny" };
     let patch = if answer.patch.is_empty() { String::new() } else { Value::from(answer.patch.clone()).to_string() };
-    [word, answer.message.as_str(), patch.as_str()].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" | ")
+    [word, answer.message.as_str(), patch.as_str()]
+        .into_iter()
+        .filter(|part| !part.is_empty())
+        .collect::<Vec<_>>()
+        .join(" | ")
 }
 
 /// Prints the whole table before it says what of it is wrong.
@@ -96,18 +100,10 @@ fn the_mutating_webhook_answers_as_awss() {
             mutate(&fargate(mine), two.clone()),
         ),
         ("Fargate, matching fails", denied.into(), mutate(&fargate(Value::Null), failed.clone())),
-        (
-            "hostNetwork",
-            "allow | SGP not supported on Pod running on HostNetwork".into(),
-            mutate(&host, two.clone()),
-        ),
+        ("hostNetwork", "allow | SGP not supported on Pod running on HostNetwork".into(), mutate(&host, two.clone())),
         ("Windows", not_here.into(), mutate(&windows("kubernetes.io/os"), two.clone())),
         ("Windows, old key", not_here.into(), mutate(&windows("beta.kubernetes.io/os"), failed)),
-        (
-            "an update",
-            "allow".into(),
-            resource_injection(&asked(Operation::Update, bare.clone(), bare, "u"), &two),
-        ),
+        ("an update", "allow".into(), resource_injection(&asked(Operation::Update, bare.clone(), bare, "u"), &two)),
     ]);
 }
 
@@ -160,7 +156,10 @@ fn a_review_is_read_and_answered_in_its_own_form() {
         "uid": "u-1", "operation": "CREATE", "namespace": "ns", "userInfo": {"username": "admin"}, "object": {"spec": {}}
     }});
     let question = question(review.to_string().as_bytes()).expect("a review");
-    assert_eq!((question.uid.as_str(), question.operation, question.user.as_str()), ("u-1", Operation::Create, "admin"));
+    assert_eq!(
+        (question.uid.as_str(), question.operation, question.user.as_str()),
+        ("u-1", Operation::Create, "admin")
+    );
     let patched = Answer { patch: vec![json!({"op": "remove"})], ..Answer::allowed("") };
     let said = answer("u-1", &patched, |bytes| format!("{} bytes", bytes.len()));
     assert_eq!(said["response"]["patch"], "[{\"op\":\"remove\"}]".len().to_string() + " bytes");
