@@ -8,9 +8,6 @@ mod guard;
 mod injection;
 mod review;
 
-#[cfg(test)]
-mod tests;
-
 use serde_json::Value;
 
 pub use guard::{AWS_WRITERS, OUR_WRITER, guard};

@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::*;
-use crate::domain::annotation::POD_ENI;
-use crate::domain::groups::GroupSet;
+use sgp_agent::domain::admission::{
+    AWS_WRITERS, Answer, Matched, OUR_WRITER, Operation, Question, Verdict, answer, guard, pod_of, question,
+    resource_injection,
+};
+use sgp_agent::domain::annotation::POD_ENI;
+use sgp_agent::domain::groups::GroupSet;
 
 const LIMITS: &str = "/spec/containers/0/resources/limits";
 const REQUESTS: &str = "/spec/containers/0/resources/requests";
