@@ -3,6 +3,7 @@
 
 mod branches;
 mod check;
+mod controller;
 mod counts;
 mod doctor;
 mod endpoints;
@@ -45,6 +46,8 @@ struct Cli {
 enum Command {
     /// Keep this node's data path in step with Kubernetes and EC2
     Run(Box<run::Settings>),
+    /// What a cluster needs once: the webhooks that admit pods, and the sweep of orphans
+    Controller(Box<controller::Asked>),
     /// The CNI plugin; container runtimes start it under the name `sgp-cni`
     Cni,
     /// What is enforced on this node, and how much room is left
@@ -97,6 +100,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Doctor(doctor) => return doctor::print(&doctor),
         Command::Check(question) => return Ok(check::print(&question)),
         Command::Run(settings) => run::run(*settings)?,
+        Command::Controller(asked) => controller::start(*asked)?,
         Command::Status(view) => status::print(&view)?,
         Command::Endpoints(view) => endpoints::print(&view)?,
         Command::Policy(policy::Policy::Show(target)) => policy::print(&target)?,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use nix::fcntl::{Flock, FlockArg};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tracing::{info, warn};
 
 use super::branches::Branches;
@@ -18,6 +18,7 @@ use super::view::Place;
 use crate::adopt::adopt;
 use crate::domain::enforcement::{Enforcement, RelatedIcmp, Revoked, SnatJudges};
 use crate::domain::groups::EndpointId;
+use crate::domain::unmatched::Unmatched;
 use crate::host::Host;
 use crate::io::ec2::Ec2;
 use crate::io::kernel::Bpf;
@@ -26,7 +27,7 @@ use crate::io::kubernetes::Kubernetes;
 use crate::io::{netlink, telemetry};
 use crate::protocol::SOCKET;
 use crate::reconcile::{Described, Provision, Reconciler, Status, poll};
-use crate::serve::serve;
+use crate::serve::{Net, serve};
 
 /// kube tells each failed connection by itself; our own line says what it means.
 const QUIET: &str = "info,kube_client::client::builder=off";
@@ -53,6 +54,10 @@ pub(super) struct Settings {
     /// Who makes trunk and branches
     #[arg(long, value_enum, default_value_t = Provision::Own)]
     provision: Provision,
+    /// What becomes of a pod that a policy matches, that was admitted without the resource vpc.amazonaws.com/pod-eni and
+    /// that can get no branch: it is not started, or it is started with the node's groups; an event says so
+    #[arg(long, value_enum, default_value_t = Unmatched::Refuse)]
+    unmatched: Unmatched,
     #[command(flatten)]
     place: Place,
     #[command(flatten)]
@@ -97,7 +102,7 @@ impl Choices {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum LogFormat {
+pub(super) enum LogFormat {
     Text,
     Json,
 }
@@ -117,12 +122,12 @@ pub(super) fn run(settings: Settings) -> Result<()> {
     runtime.block_on(async {
         tokio::select! {
             result = work(settings, node, host, kernel) => result,
-            result = asked_to_stop() => result,
+            result = asked_to_stop("stopping; what is enforced stays enforced") => result,
         }
     })
 }
 
-fn log(format: LogFormat) {
+pub(super) fn log(format: LogFormat) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| QUIET.into());
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
@@ -158,13 +163,14 @@ fn lock(runtime_dir: &Path) -> Result<Flock<File>> {
     Ok(lock)
 }
 
-async fn asked_to_stop() -> Result<()> {
+/// Waits for a signal, and says what its coming means.
+pub(super) async fn asked_to_stop(meaning: &str) -> Result<()> {
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     tokio::select! {
         _ = terminate.recv() => {}
         result = tokio::signal::ctrl_c() => result?,
     }
-    info!("stopping; what is enforced stays enforced");
+    info!("{meaning}");
     Ok(())
 }
 
@@ -179,10 +185,18 @@ async fn work(settings: Settings, node: String, host: Arc<Host>, kernel: Bpf) ->
     let (status, seen) = watch::channel(Status::default());
     follow_data_path(&kernel)?;
     let socket = settings.files.runtime_dir.join(SOCKET);
-    let serving = serve(&socket, Arc::clone(&host), seen, Arc::clone(&changed));
+    let (notices, mut to_tell) = mpsc::unbounded_channel();
+    let net = Net { unmatched: settings.unmatched, provision: settings.provision, notices };
+    let serving = serve(&socket, Arc::clone(&host), net, seen, Arc::clone(&changed));
     let (news, look) = (Arc::clone(&changed), Arc::clone(&look_at_cloud));
     netlink::watch_links(move || news.notify_one())?;
     let kubernetes = Arc::new(Kubernetes::connect(&node, &changed).await?);
+    let teller = Arc::clone(&kubernetes);
+    tokio::spawn(async move {
+        while let Some(notice) = to_tell.recv().await {
+            teller.tell(&notice).await;
+        }
+    });
     let reconciling = async {
         let instance_id = insist("the API server", || kubernetes.instance_id(&node)).await;
         let account = settings.branches.trunk_account.clone();

@@ -7,6 +7,7 @@
 //! - `Desired` says what should be, `Installed` what the kernel holds, and a plan is an ordered list of
 //!   steps of which every prefix leaves the node safe: it may deny more, never less.
 
+pub mod admission;
 pub mod adoption;
 pub mod annotation;
 pub mod answers;
@@ -22,6 +23,7 @@ pub mod groups;
 pub mod host;
 pub mod installed;
 pub mod instance_types;
+pub mod lease;
 pub mod leaving;
 pub mod matching;
 pub mod model;
@@ -41,5 +43,6 @@ pub mod tags;
 pub mod teardown;
 mod tracking;
 mod trunk;
+pub mod unmatched;
 mod vlans;
 pub mod wiring;
