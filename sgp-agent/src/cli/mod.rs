@@ -17,6 +17,7 @@ mod uninstall;
 mod variables;
 mod verify;
 mod view;
+mod watching;
 
 use std::process::ExitCode;
 

@@ -1,6 +1,7 @@
 //! BPF programs, maps and links: read `Installed`, apply node steps.
 
 pub mod maps;
+mod names;
 mod policies;
 pub mod preflight;
 mod programs;
