@@ -200,7 +200,14 @@ async fn work(settings: Settings, node: String, host: Arc<Host>, kernel: Bpf) ->
         info!(node, instance_id, "started");
         let (told, facts) = watch::channel(None);
         let every = Duration::from_secs_f64(settings.ec2_poll);
-        tokio::spawn(poll(Arc::clone(&cloud), Arc::clone(&kubernetes), every, Arc::clone(&look), told, Arc::clone(&metrics)));
+        tokio::spawn(poll(
+            Arc::clone(&cloud),
+            Arc::clone(&kubernetes),
+            every,
+            Arc::clone(&look),
+            told,
+            Arc::clone(&metrics),
+        ));
         let provisioner = Arc::new(Mutex::new(settings.branches.provisioner(&settings.cluster_name)));
         if settings.provision == Provision::Own {
             tokio::spawn(bring_up_trunk(Arc::clone(&host), facts.clone()));

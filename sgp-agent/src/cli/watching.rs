@@ -11,11 +11,11 @@ use tracing::{error, warn};
 
 use crate::io::kernel::maps::PinDirs;
 use crate::reconcile::Status;
+use crate::telemetry::events;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::pinned::Pinned;
 use crate::telemetry::state::AgentState;
 use crate::telemetry::web::{Pages, serve};
-use crate::telemetry::events;
 
 /// Metrics, health and the flow log.
 #[derive(Args, Clone, Debug)]

@@ -136,14 +136,21 @@ mod tests {
             flags: 0,
             reserved: [0; 6],
         };
-        let names =
-            EventNames { pod: "shop/cart".into(), interface_id: "eni-1".into(), peer: Some("shop/db".into()), rule: None };
+        let names = EventNames {
+            pod: "shop/cart".into(),
+            interface_id: "eni-1".into(),
+            peer: Some("shop/db".into()),
+            rule: None,
+        };
         let line = serde_json::to_value(FlowRecord::of(&event, names, 99)).expect("a record is JSON");
         let field = |name: &str| line[name].clone();
         assert_eq!(
             (field("srcaddr"), field("dstport"), field("flow-direction"), field("action"), field("type")),
             ("10.0.2.20".into(), 53.into(), "egress".into(), "REJECT".into(), "IPv4".into())
         );
-        assert_eq!((field("drop-reason"), field("rule-id"), field("start")), ("NoMatchingRule".into(), ().into(), 99.into()));
+        assert_eq!(
+            (field("drop-reason"), field("rule-id"), field("start")),
+            ("NoMatchingRule".into(), ().into(), 99.into())
+        );
     }
 }

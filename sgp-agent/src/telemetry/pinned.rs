@@ -106,7 +106,12 @@ impl Collector for Pinned {
         gauges(&mut encoder, "sgp_map_entries", "Entries of a map of the data path", entries)?;
         let limits = fill.iter().map(|(name, _, limit)| (label(name), u64::from(*limit))).collect();
         gauges(&mut encoder, "sgp_map_limit", "Entries that a map of the data path has room for", limits)?;
-        gauges(&mut encoder, "sgp_programs", "Attachments of programs; detached: the interface is gone", self.attached()?)
+        gauges(
+            &mut encoder,
+            "sgp_programs",
+            "Attachments of programs; detached: the interface is gone",
+            self.attached()?,
+        )
     }
 }
 

@@ -63,7 +63,9 @@ impl AgentState {
         let path = runtime_dir.join(FILE);
         let part = path.with_added_extension("part");
         let text = serde_json::to_vec_pretty(self).context("writing the agent's state")?;
-        fs::write(&part, text).and_then(|()| fs::rename(&part, &path)).with_context(|| format!("writing {}", path.display()))
+        fs::write(&part, text)
+            .and_then(|()| fs::rename(&part, &path))
+            .with_context(|| format!("writing {}", path.display()))
     }
 
     /// What a round has brought about.

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use sgp_common::event::Event;
+use sgp_common::limits::RULES_MAX;
 use sgp_common::policy::RuleKey;
-use sgp_common::{Addr, Family};
+use sgp_common::{Addr, Direction, Family};
 
 use super::maps::{Maps, digest, text};
 use crate::domain::flow_record::EventNames;
@@ -26,10 +27,16 @@ impl Maps {
         if groups.is_empty() { format!("set {:016x}", set.0) } else { groups.into_iter().collect::<Vec<_>>().join(",") }
     }
 
-    /// Groups that have rules in a policy.
+    /// Groups that have rules in a policy. Rules are numbered from 0 in each direction and family, so that few lookups do:
+    /// the map holds the rules of all policies.
     fn groups_of(&self, policy_digest: u64) -> BTreeSet<String> {
-        let rules = self.rule_names.iter().flatten().filter(|(key, _)| key.policy_digest == policy_digest);
-        rules.map(|(_, name)| text(&name.group_id)).collect()
+        let axes =
+            [Direction::Inbound, Direction::Outbound].into_iter().flat_map(|d| [(d, Family::V4), (d, Family::V6)]);
+        let key = |direction, family, rule| RuleKey { policy_digest, rule, direction, family, reserved: [0; 4] };
+        let rules = axes.flat_map(|(direction, family)| {
+            (0..RULES_MAX as u16).map_while(move |rule| self.rule_name(&key(direction, family, rule)))
+        });
+        rules.map(|(_, group)| group).collect()
     }
 
     /// Names of what an event is about.
