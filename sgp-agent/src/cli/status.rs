@@ -55,11 +55,20 @@ pub(super) fn print(asked: &Asked) -> Result<()> {
     view.one(&status, text)
 }
 
+/// The agent's own word, whether it runs, and seconds since it last left the kernel as desired.
+pub(super) fn agent_of(runtime_dir: &Path) -> Result<Option<(AgentState, bool, u64)>> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let agent = AgentState::read(runtime_dir)?;
+    Ok(agent.map(|agent| {
+        let (running, lag) = (agent.is_alive(), now.saturating_sub(agent.synced_at));
+        (agent, running, lag)
+    }))
+}
+
 fn status(view: &View, maps: &Maps, runtime_dir: &Path) -> Result<Status> {
     let state = installed(maps, &view.dirs())?;
     let (alive, dead): (Vec<_>, Vec<_>) = state.links.iter().partition(|link| link.ifindex != 0);
-    let agent = AgentState::read(runtime_dir)?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let agent = agent_of(runtime_dir)?;
     let limits = fill(maps).into_iter();
     Ok(Status {
         bpf_dir: view.dirs().root.display().to_string(),
@@ -67,9 +76,9 @@ fn status(view: &View, maps: &Maps, runtime_dir: &Path) -> Result<Status> {
         attached: alive.len(),
         detached: dead.iter().map(|link| format!("{} on {}", link.program, link.interface)).collect(),
         limits: limits.map(|(what, used, limit)| Use { what: what.to_lowercase(), used, limit }).collect(),
-        running: agent.as_ref().is_some_and(AgentState::is_alive),
-        sync_lag_seconds: agent.as_ref().map(|agent| now.saturating_sub(agent.synced_at)),
-        agent,
+        running: agent.as_ref().is_some_and(|(_, running, _)| *running),
+        sync_lag_seconds: agent.as_ref().map(|(_, _, lag)| *lag),
+        agent: agent.map(|(agent, ..)| agent),
     })
 }
 
