@@ -8,6 +8,7 @@ mod doctor;
 mod endpoints;
 mod explain;
 mod flows;
+mod install_cni;
 mod instance_types;
 mod live;
 mod orphans;
@@ -50,6 +51,8 @@ enum Command {
     Run(Box<run::Settings>),
     /// The CNI plugin; container runtimes start it under the name `sgp-cni`
     Cni,
+    /// Put the CNI plugin, this binary under the name `sgp-cni`, where the container runtime finds it
+    InstallCni(install_cni::Into),
     /// What is enforced on this node, and how much room is left
     Status(status::Asked),
     /// Every pod with a branch on this node
@@ -109,6 +112,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::InstanceTypes(asked) => instance_types::print(&asked)?,
         Command::Doctor(doctor) => return doctor::print(&doctor),
         Command::Check(question) => return Ok(check::print(&question)),
+        Command::InstallCni(into) => install_cni::run(&into)?,
         Command::Run(settings) => run::run(*settings)?,
         Command::Status(asked) => status::print(&asked)?,
         Command::Endpoints(view) => endpoints::print(&view)?,

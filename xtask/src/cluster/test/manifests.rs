@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use super::stage::Stage;
 
 const RBAC: &str = include_str!("../../../../deploy/rbac.yaml");
-const MANIFESTS: [(&str, &str); 5] = [
+const MANIFESTS: [(&str, &str); 6] = [
     (
         "the CRD of SecurityGroupPolicy",
         include_str!("../../../../deploy/crds/securitygrouppolicies.vpcresources.k8s.aws.yaml"),
@@ -14,6 +14,7 @@ const MANIFESTS: [(&str, &str); 5] = [
     ("the CRD of ENIConfig", include_str!("../../../../deploy/crds/eniconfigs.crd.k8s.amazonaws.com.yaml")),
     ("rbac.yaml", RBAC),
     ("daemonset.yaml", include_str!("../../../../deploy/daemonset.yaml")),
+    ("networkpolicy.yaml", include_str!("../../../../deploy/networkpolicy.yaml")),
 ];
 
 /// A dry run on the server: validated and admitted, not kept.
