@@ -14,3 +14,4 @@ pub mod io;
 pub mod protocol;
 pub mod reconcile;
 pub mod serve;
+pub mod telemetry;

@@ -135,13 +135,15 @@ async fn wait(mut status: watch::Receiver<Status>, seconds: u64, ask: impl Fn(&S
 }
 
 fn ready(status: &Status) -> Answer {
+    missing(status).map_or(Ok(Response::Ok), |reason| Err(reason.to_owned()))
+}
+
+/// Whose first complete answer is missing, so that no pod can be served yet.
+pub(crate) fn missing(status: &Status) -> Option<&'static str> {
     if status.observed.cluster.is_none() {
-        return Err("the agent has no complete answer of the API server yet".into());
+        return Some("the agent has no complete answer of the API server yet");
     }
-    if status.observed.cloud.is_none() {
-        return Err("the agent has no complete answer of EC2 yet".into());
-    }
-    Ok(Response::Ok)
+    status.observed.cloud.is_none().then_some("the agent has no complete answer of EC2 yet")
 }
 
 fn wiring(status: &Status, settings: &Settings, net: &Net, wanted: &PodRef) -> Answer {

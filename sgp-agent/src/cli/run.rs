@@ -15,19 +15,19 @@ use tracing::{info, warn};
 use super::branches::Branches;
 use super::variables::{NodeFiles, Variables};
 use super::view::Place;
+use super::watching::Watching;
 use crate::adopt::adopt;
 use crate::domain::enforcement::{Enforcement, RelatedIcmp, Revoked, SnatJudges};
-use crate::domain::groups::EndpointId;
 use crate::domain::unmatched::Unmatched;
 use crate::host::Host;
 use crate::io::ec2::Ec2;
 use crate::io::kernel::Bpf;
-use crate::io::kernel::maps::{Maps, PinDirs};
 use crate::io::kubernetes::Kubernetes;
 use crate::io::{netlink, telemetry};
 use crate::protocol::SOCKET;
 use crate::reconcile::{Described, Provision, Reconciler, Status, poll};
 use crate::serve::{Net, serve};
+use crate::telemetry::state::AgentState;
 
 /// kube tells each failed connection by itself; our own line says what it means.
 const QUIET: &str = "info,kube_client::client::builder=off";
@@ -72,6 +72,8 @@ pub(super) struct Settings {
     /// Whose groups judge what a standard-mode pod sends out of the VPC under the node's address
     #[arg(long, value_enum, default_value_t = SnatJudges::Node)]
     snat_policy: SnatJudges,
+    #[command(flatten)]
+    watching: Watching,
     /// How log lines look
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -183,7 +185,15 @@ async fn work(settings: Settings, node: String, host: Arc<Host>, kernel: Bpf) ->
     let types = settings.branches.types()?;
     let (changed, look_at_cloud) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (status, seen) = watch::channel(Status::default());
-    follow_data_path(&kernel)?;
+    follow_programs(&kernel);
+    let state = AgentState {
+        pid: std::process::id(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        node: node.clone(),
+        mode: host.settings().mode.name().into(),
+        ..AgentState::default()
+    };
+    let metrics = settings.watching.start(kernel.dirs(), &settings.files.runtime_dir, state, &seen)?;
     let socket = settings.files.runtime_dir.join(SOCKET);
     let (notices, mut to_tell) = mpsc::unbounded_channel();
     let net = Net { unmatched: settings.unmatched, provision: settings.provision, notices };
@@ -204,7 +214,14 @@ async fn work(settings: Settings, node: String, host: Arc<Host>, kernel: Bpf) ->
         info!(node, instance_id, "started");
         let (told, facts) = watch::channel(None);
         let every = Duration::from_secs_f64(settings.ec2_poll);
-        tokio::spawn(poll(Arc::clone(&cloud), Arc::clone(&kubernetes), every, Arc::clone(&look), told));
+        tokio::spawn(poll(
+            Arc::clone(&cloud),
+            Arc::clone(&kubernetes),
+            every,
+            Arc::clone(&look),
+            told,
+            Arc::clone(&metrics),
+        ));
         let provisioner = Arc::new(Mutex::new(settings.branches.provisioner(&settings.cluster_name)));
         if settings.provision == Provision::Own {
             tokio::spawn(bring_up_trunk(Arc::clone(&host), facts.clone()));
@@ -227,6 +244,7 @@ async fn work(settings: Settings, node: String, host: Arc<Host>, kernel: Bpf) ->
             facts,
             look_at_cloud,
             changed: Arc::clone(&changed),
+            metrics,
             status,
         }
         .run()
@@ -272,23 +290,12 @@ async fn bring_up_trunk(host: Arc<Host>, mut facts: watch::Receiver<Option<Arc<D
     }
 }
 
-/// Events of the data path and lines of aya-log become log lines of the agent.
-fn follow_data_path(kernel: &Bpf) -> Result<()> {
-    let dirs: PinDirs = kernel.dirs().clone();
-    let maps = Maps::open(&dirs)?;
-    let pin = dirs.map(telemetry::RING);
+/// Lines of aya-log become log lines of the agent.
+fn follow_programs(kernel: &Bpf) {
+    let Some(id) = kernel.program_id() else { return };
     tokio::spawn(async move {
-        let name = move |id| maps.pod_name(EndpointId(id));
-        if let Err(error) = telemetry::follow(pin, name).await {
-            warn!(error = format!("{error:#}"), "sampled events are not logged any more");
+        if let Err(error) = telemetry::follow_log(id).await {
+            warn!(error = format!("{error:#}"), "log lines of the data path are not shown");
         }
     });
-    if let Some(id) = kernel.program_id() {
-        tokio::spawn(async move {
-            if let Err(error) = telemetry::follow_log(id).await {
-                warn!(error = format!("{error:#}"), "log lines of the data path are not shown");
-            }
-        });
-    }
-    Ok(())
 }

@@ -19,6 +19,7 @@ pub mod desired;
 pub mod enforcement;
 pub mod explain;
 pub mod failure;
+pub mod flow_record;
 pub mod groups;
 pub mod host;
 pub mod installed;

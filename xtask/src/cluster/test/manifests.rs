@@ -6,7 +6,7 @@ use super::stage::Stage;
 
 const RBAC: &str = include_str!("../../../../deploy/rbac.yaml");
 const CONTROLLER: &str = include_str!("../../../../deploy/controller.yaml");
-const MANIFESTS: [(&str, &str); 7] = [
+const MANIFESTS: [(&str, &str); 8] = [
     (
         "the CRD of SecurityGroupPolicy",
         include_str!("../../../../deploy/crds/securitygrouppolicies.vpcresources.k8s.aws.yaml"),
@@ -17,6 +17,7 @@ const MANIFESTS: [(&str, &str); 7] = [
     ("controller.yaml", CONTROLLER),
     ("webhooks.yaml", include_str!("../../../../deploy/webhooks.yaml")),
     ("daemonset.yaml", include_str!("../../../../deploy/daemonset.yaml")),
+    ("networkpolicy.yaml", include_str!("../../../../deploy/networkpolicy.yaml")),
 ];
 
 /// A dry run on the server: validated and admitted, not kept.
