@@ -186,13 +186,7 @@ async fn work(settings: Settings, node: String, host: Arc<Host>, kernel: Bpf) ->
     let (changed, look_at_cloud) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (status, seen) = watch::channel(Status::default());
     follow_programs(&kernel);
-    let state = AgentState {
-        pid: std::process::id(),
-        version: env!("CARGO_PKG_VERSION").into(),
-        node: node.clone(),
-        mode: host.settings().mode.name().into(),
-        ..AgentState::default()
-    };
+    let state = state_of(&node, &host);
     let metrics = settings.watching.start(kernel.dirs(), &settings.files.runtime_dir, state, &seen)?;
     let socket = settings.files.runtime_dir.join(SOCKET);
     let (notices, mut to_tell) = mpsc::unbounded_channel();
@@ -254,6 +248,16 @@ async fn work(settings: Settings, node: String, host: Arc<Host>, kernel: Bpf) ->
     tokio::select! {
         result = serving => result,
         result = reconciling => result,
+    }
+}
+
+fn state_of(node: &str, host: &Host) -> AgentState {
+    AgentState {
+        pid: std::process::id(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        node: node.into(),
+        mode: host.settings().mode.name().into(),
+        ..AgentState::default()
     }
 }
 
