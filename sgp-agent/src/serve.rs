@@ -10,21 +10,34 @@ use anyhow::{Context, Result};
 use sgp_common::addr::Family;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Notify, watch};
 use tracing::{debug, warn};
 
 use crate::domain::adoption::agrees;
-use crate::domain::branches::{groups_wanted, pod_name};
-use crate::domain::groups::{EndpointId, GroupSet};
-use crate::domain::observed::{BranchAnnotation, Pod};
+use crate::domain::branches::{Notice, pod_name};
+use crate::domain::groups::EndpointId;
+use crate::domain::observed::{BranchAnnotation, ClusterFacts, Pod};
 use crate::domain::plan::links_of;
 use crate::domain::settings::Settings;
+use crate::domain::unmatched::{Arrival, Coming, Unmatched, arrival};
 use crate::host::Host;
 use crate::protocol::{PodRef, Request, Response, Wiring};
-use crate::reconcile::Status;
+use crate::reconcile::{Provision, Status};
 
 /// The longest a request may wait, whatever it asks for.
 const PATIENCE_MAX: Duration = Duration::from_secs(60);
+
+/// What becomes of pods that a policy matches and that come without a branch.
+#[derive(Clone)]
+pub struct Net {
+    /// The operator's choice.
+    pub unmatched: Unmatched,
+    /// Who makes branches.
+    pub provision: Provision,
+    /// Where events go.
+    pub notices: UnboundedSender<Notice>,
+}
 
 /// Serves for as long as the process lives. The socket is for root only.
 ///
@@ -33,6 +46,7 @@ const PATIENCE_MAX: Duration = Duration::from_secs(60);
 pub async fn serve(
     socket: &Path,
     host: Arc<Host>,
+    net: Net,
     status: watch::Receiver<Status>,
     changed: Arc<Notify>,
 ) -> Result<()> {
@@ -43,21 +57,26 @@ pub async fn serve(
     std::fs::set_permissions(socket, Permissions::from_mode(0o600)).with_context(context)?;
     loop {
         let (stream, _) = listener.accept().await.with_context(context)?;
-        let (host, status, changed) = (Arc::clone(&host), status.clone(), Arc::clone(&changed));
+        let (host, net, status, changed) = (Arc::clone(&host), net.clone(), status.clone(), Arc::clone(&changed));
         tokio::spawn(async move {
-            if let Err(error) = exchange(stream, &host, status, &changed).await {
+            if let Err(error) = exchange(stream, (&host, &net), status, &changed).await {
                 warn!(error = format!("{error:#}"), "an exchange with the CNI plugin broke off");
             }
         });
     }
 }
 
-async fn exchange(stream: UnixStream, host: &Host, status: watch::Receiver<Status>, changed: &Notify) -> Result<()> {
+async fn exchange(
+    stream: UnixStream,
+    node: (&Host, &Net),
+    status: watch::Receiver<Status>,
+    changed: &Notify,
+) -> Result<()> {
     let mut stream = BufReader::new(stream);
     let mut line = String::new();
     stream.read_line(&mut line).await.context("reading a request")?;
     let response = match serde_json::from_str(&line) {
-        Ok(request) => answer(request, host, status, changed).await,
+        Ok(request) => answer(request, node, status, changed).await,
         Err(error) => Response::Error { message: format!("this agent does not understand the plugin: {error}") },
     };
     debug!(request = line.trim(), ?response, "answered the CNI plugin");
@@ -66,11 +85,16 @@ async fn exchange(stream: UnixStream, host: &Host, status: watch::Receiver<Statu
     stream.get_mut().write_all(text.as_bytes()).await.context("writing a response")
 }
 
-async fn answer(request: Request, host: &Host, status: watch::Receiver<Status>, changed: &Notify) -> Response {
+async fn answer(
+    request: Request,
+    (host, net): (&Host, &Net),
+    status: watch::Receiver<Status>,
+    changed: &Notify,
+) -> Response {
     changed.notify_one();
     match request {
         Request::Wiring { pod, timeout_seconds } => {
-            let answer = wait(status, timeout_seconds, |now| wiring(now, host.settings(), &pod)).await;
+            let answer = wait(status, timeout_seconds, |now| wiring(now, host.settings(), net, &pod)).await;
             on_ready_node(host, answer).await
         }
         Request::Enforce { interface_id, host_ifindex, branch_ifindex, timeout_seconds } => {
@@ -111,16 +135,18 @@ async fn wait(mut status: watch::Receiver<Status>, seconds: u64, ask: impl Fn(&S
 }
 
 fn ready(status: &Status) -> Answer {
-    if status.observed.cluster.is_none() {
-        return Err("the agent has no complete answer of the API server yet".into());
-    }
-    if status.observed.cloud.is_none() {
-        return Err("the agent has no complete answer of EC2 yet".into());
-    }
-    Ok(Response::Ok)
+    missing(status).map_or(Ok(Response::Ok), |reason| Err(reason.to_owned()))
 }
 
-fn wiring(status: &Status, settings: &Settings, wanted: &PodRef) -> Answer {
+/// Whose first complete answer is missing, so that no pod can be served yet.
+pub(crate) fn missing(status: &Status) -> Option<&'static str> {
+    if status.observed.cluster.is_none() {
+        return Some("the agent has no complete answer of the API server yet");
+    }
+    status.observed.cloud.is_none().then_some("the agent has no complete answer of EC2 yet")
+}
+
+fn wiring(status: &Status, settings: &Settings, net: &Net, wanted: &PodRef) -> Answer {
     let name = format!("{}/{}", wanted.namespace, wanted.name);
     ready(status).map_err(|reason| format!("pod {name}: {reason}"))?;
     let cluster = status.observed.cluster.as_ref().ok_or_else(String::new)?;
@@ -129,13 +155,34 @@ fn wiring(status: &Status, settings: &Settings, wanted: &PodRef) -> Answer {
     match &pod.branch {
         Some(Err(reason)) => Ok(Response::Error { message: format!("pod {name}: {reason}") }),
         Some(Ok(branch)) => branch_response(status, settings, pod, branch),
-        // Whose groups they would be does not matter to whether there is a branch to wait for.
-        None if groups_wanted(pod, cluster, &GroupSet::default()).is_none() => Ok(Response::Other),
-        None => {
-            let reason = status.refused.get(&name).cloned();
-            Err(format!("pod {name}: {}", reason.unwrap_or_else(|| "its branch is not ready yet".into())))
-        }
+        None => without_branch(status, net, pod, cluster),
     }
+}
+
+fn without_branch(status: &Status, net: &Net, pod: &Pod, cluster: &ClusterFacts) -> Answer {
+    let name = pod_name(pod);
+    let refused = status.refused.get(&name);
+    let coming = match (net.provision, refused) {
+        (Provision::Observe, _) => Coming::Never,
+        (Provision::Own, Some(reason)) => Coming::Refused(reason),
+        (Provision::Own, None) => Coming::Yes,
+    };
+    let (notice, response) = match arrival(pod, cluster, coming, net.unmatched) {
+        Arrival::Delegate => return Ok(Response::Other),
+        Arrival::Wait => {
+            let reason = refused.map_or("its branch is not ready yet", String::as_str);
+            return Err(format!("pod {name}: {reason}"));
+        }
+        Arrival::Refuse(notice) => {
+            let message = notice.message.clone();
+            (notice, Response::Error { message })
+        }
+        Arrival::WireAnyway(notice) => (notice, Response::Other),
+    };
+    if net.notices.send(notice).is_err() {
+        warn!(pod = name, "an event could not be told: the agent is stopping");
+    }
+    Ok(response)
 }
 
 fn is(pod: &Pod, wanted: &PodRef) -> bool {

@@ -105,13 +105,15 @@ fn a_pod_finds_its_address_and_its_way_out() {
         let shown = node.ip_in(space, &format!("link show dev {link}"));
         assert!(shown.contains("mtu 1400"), "both ends have POD_MTU: {shown}");
     }
-    node.add(&OTHER, Mode::Strict, Cluster::V6);
+    let result = node.add(&OTHER, Mode::Strict, Cluster::V6);
     let routes = node.ip_in("u3", "-6 route show default");
     assert_eq!(routes, "default via fe80::1 dev eth0 proto static metric 1024 pref medium");
     let address = node.ip_in("u3", "-6 -o addr show dev eth0 scope global");
     assert!(address.contains("inet6 2001:db8:0:1::c/128") && !address.contains("tentative"), "{address}");
-    let of_node = node.ip("-6 -o addr show tentative");
-    assert_eq!(of_node, "", "the node can ask for pod and router at once");
+    for link in ["vlan.eth.3", result["interfaces"][0]["name"].as_str().expect("a host veth")] {
+        let tentative = node.ip(&format!("-6 -o addr show dev {link} tentative"));
+        assert_eq!(tentative, "", "the node can ask for pod and router at once");
+    }
 }
 
 #[test]

@@ -140,6 +140,7 @@ impl Record {
         if !sampled(time_ns) {
             return;
         }
+        let Some(packet) = self.seen() else { return };
         // A full ring loses the sample; the counter has it.
         let Some(mut entry) = EVENTS.reserve(0) else { return };
         let event = entry.as_mut_ptr();
@@ -154,19 +155,23 @@ impl Record {
             (*event).direction = self.direction();
             (*event).reason = reason;
             (*event).reserved = [0; 6];
-            self.describe(event);
+            self.describe(packet, event);
         }
         entry.submit(0);
+    }
+
+    /// What has been parsed of this packet. Scratch is looked up and found first: where that and `parsed` are asked in one
+    /// breath, the compiler adds to a pointer before it looks whether there is one, which Linux 6.1 refuses.
+    #[inline(always)]
+    fn seen(&self) -> Option<&'static Packet> {
+        let scratch = scratch()?;
+        Some(if self.parsed != 0 { &scratch.packet } else { &Packet::EMPTY })
     }
 
     /// # Safety
     /// `event` must be valid for writes.
     #[inline(always)]
-    unsafe fn describe(&self, event: *mut Event) {
-        let packet = match scratch() {
-            Some(scratch) if self.parsed != 0 => &scratch.packet,
-            _ => &Packet::EMPTY,
-        };
+    unsafe fn describe(&self, packet: &Packet, event: *mut Event) {
         let (local_port, remote_port) = packet.ports(self.direction());
         let icmp = matches!(packet.transport, Transport::Icmp);
         // SAFETY: as promised by the caller.

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Error, Result};
 use clap::Args;
 
-use crate::domain::branches::BranchSettings;
+use crate::domain::branches::{BranchSettings, RunningPods};
 use crate::domain::instance_types::{BUILT_IN, Table, parse};
 use crate::reconcile::{Provisioner, Rates};
 
@@ -24,6 +24,9 @@ pub(super) struct Branches {
     /// Branches kept on this node at least, those of pods and ready ones together
     #[arg(long, default_value_t = 0, value_name = "N")]
     min_branches: u32,
+    /// When policies or labels change, give running pods the groups a new pod would get (AWS: new pods only)
+    #[arg(long)]
+    live_groups: bool,
     /// Account that must be permitted to attach interfaces, where the trunk calls are made by another one
     #[arg(long, env = "SGP_TRUNK_ACCOUNT", value_name = "ACCOUNT")]
     pub(super) trunk_account: Option<String>,
@@ -48,6 +51,7 @@ impl Branches {
             warm: self.warm_branches,
             minimum: self.min_branches,
             trunk_account: self.trunk_account.clone(),
+            running: if self.live_groups { RunningPods::FollowPolicies } else { RunningPods::KeepGroups },
             incarnation: format!("{chance:016x}"),
         };
         Provisioner::new(settings, Rates { per_second: self.ec2_rate, burst: self.ec2_burst }, chance)

@@ -1,13 +1,47 @@
-//! `drops`: what was dropped, by pod, direction and reason, since the pod came.
+//! `drops`: what was dropped, by pod, direction and reason, since the pod came; and with `-f` packet by packet.
 
 use anyhow::Result;
+use clap::Args;
 use serde::Serialize;
 use sgp_common::DropReason;
 use sgp_common::event::Counter;
 
-use super::view::Target;
+use super::live;
+use super::variables::NodeFiles;
+use super::view::View;
 use crate::domain::groups::EndpointId;
+use crate::io::kernel::maps::Maps;
 use crate::io::telemetry::direction;
+
+/// Which drops, and how.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:
+  sgp-agent drops                              counters, exact
+  sgp-agent drops --pod shop/cart-0 --reason NoMatchingRule
+  sgp-agent drops -f --pod shop/cart-0         packet by packet: samples, at most 64 a second and CPU
+  sgp-agent drops -f --json                    the same as flow log records")]
+pub(super) struct Drops {
+    /// Go on with each packet that is dropped, with its peer
+    #[arg(short, long)]
+    pub(super) follow: bool,
+    /// Only this pod, as NAMESPACE/NAME
+    #[arg(long, value_name = "NAMESPACE/NAME")]
+    pub(super) pod: Option<String>,
+    /// Only this reason, as in the column REASON
+    #[arg(long, value_name = "REASON", value_parser = reason)]
+    pub(super) reason: Option<&'static str>,
+    #[command(flatten)]
+    pub(super) files: NodeFiles,
+    #[command(flatten)]
+    pub(super) view: View,
+}
+
+/// A reason by its name, in any case.
+fn reason(text: &str) -> Result<&'static str, String> {
+    let mut names = DropReason::ALL.into_iter().map(DropReason::name);
+    let known = names.clone().collect::<Vec<_>>().join(", ");
+    names.find(|name| name.eq_ignore_ascii_case(text)).ok_or(format!("the reasons are {known}"))
+}
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -19,27 +53,29 @@ struct Row {
     bytes: u64,
 }
 
-pub(super) fn print(target: &Target) -> Result<()> {
-    let maps = target.view.maps()?;
-    let only = target.pod.as_deref().map(|pod| maps.endpoint_of(pod)).transpose()?;
-    let mut rows = Vec::new();
-    for (key, values) in maps.counters.iter().flatten() {
-        let id = EndpointId(key.endpoint);
-        let Some(reason) = DropReason::from_code(key.reason) else { continue };
-        if only.is_some_and(|only| only != id) {
-            continue;
-        }
-        let total = values.iter().fold(Counter::default(), |sum, one| Counter {
-            packets: sum.packets + one.packets,
-            bytes: sum.bytes + one.bytes,
-        });
-        let pod = if key.endpoint == 0 { "(no endpoint)".to_owned() } else { maps.pod_name(id) };
-        let direction = direction(key.direction);
-        rows.push(Row { pod, direction, reason: reason.name(), packets: total.packets, bytes: total.bytes });
+pub(super) fn print(drops: &Drops) -> Result<()> {
+    let maps = drops.view.maps()?;
+    let only = drops.pod.as_deref().map(|pod| maps.endpoint_of(pod)).transpose()?;
+    if drops.follow {
+        return live::follow(drops);
     }
-    rows.sort_by(|a, b| (&a.pod, a.direction, a.reason).cmp(&(&b.pod, b.direction, b.reason)));
-    target.view.rows(&["POD", "DIRECTION", "REASON", "PACKETS", "BYTES"], &rows, |row| {
+    let mut rows = rows(&maps, only);
+    rows.retain(|row| drops.reason.is_none_or(|reason| reason == row.reason));
+    drops.view.rows(&["POD", "DIRECTION", "REASON", "PACKETS", "BYTES"], &rows, |row| {
         let (direction, reason) = (row.direction.to_owned(), row.reason.to_owned());
         vec![row.pod.clone(), direction, reason, row.packets.to_string(), row.bytes.to_string()]
     })
+}
+
+fn rows(maps: &Maps, only: Option<EndpointId>) -> Vec<Row> {
+    let cells = maps.counters.iter().flatten().filter(|(key, _)| only.is_none_or(|only| only.0 == key.endpoint));
+    let of_cell = |(key, values): (sgp_common::event::CounterKey, aya::maps::PerCpuValues<Counter>)| {
+        let reason = DropReason::from_code(key.reason)?.name();
+        let pod = if key.endpoint == 0 { "(no endpoint)".to_owned() } else { maps.pod_name(EndpointId(key.endpoint)) };
+        let (packets, bytes) = values.iter().fold((0, 0), |sum, one| (sum.0 + one.packets, sum.1 + one.bytes));
+        Some(Row { pod, direction: direction(key.direction), reason, packets, bytes })
+    };
+    let mut rows: Vec<Row> = cells.filter_map(of_cell).collect();
+    rows.sort_by(|a, b| (&a.pod, a.direction, a.reason).cmp(&(&b.pod, b.direction, b.reason)));
+    rows
 }

@@ -1,28 +1,44 @@
 //! `doctor`: findings, each with its cure.
 
-use std::process::ExitCode;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, ExitCode};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use serde::Serialize;
 use sgp_common::addr::UNSPECIFIED;
+use sgp_common::pins::program;
 
+use super::status::agent_of;
 use super::variables::NodeFiles;
 use super::view::View;
+use crate::domain::groups::{EndpointId, GroupSetId};
 use crate::host;
 use crate::io::kernel::maps::Maps;
 use crate::io::kernel::{installed, preflight};
+use crate::telemetry::pinned::fill;
+
+/// A map this full, in percent, is told before it is full.
+const NEARLY_FULL: usize = 90;
+/// A round comes every 30 s at least.
+const LATE_S: u64 = 120;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Finding {
     ok: bool,
     what: &'static str,
+    /// What is wrong, and after a colon or semicolon what helps.
     detail: String,
 }
 
 /// Where to look.
 #[derive(Args)]
+#[command(
+    after_help = "Examples:\n  sgp-agent doctor\n  sgp-agent doctor --json     exit status 1 if anything is wrong"
+)]
 pub(super) struct Doctor {
     #[command(flatten)]
     view: View,
@@ -31,11 +47,16 @@ pub(super) struct Doctor {
 }
 
 pub(super) fn print(doctor: &Doctor) -> Result<ExitCode> {
-    let view = &doctor.view;
-    let mut findings = vec![finding("kernel, permission and bpffs", preflight::check(&view.place.bpf_dir))];
-    findings.push(finding("the node is set as its pods need it", node(&doctor.files)));
+    let (view, files) = (&doctor.view, &doctor.files);
+    let mut findings = vec![
+        finding("kernel, permission and bpffs", preflight::check(&view.place.bpf_dir)),
+        finding("the node is set as its pods need it", node(files)),
+        finding("the agent runs and keeps up", agent(&files.runtime_dir)),
+        finding("nothing is refused", refused(&files.runtime_dir)),
+        finding("aws-node leaves translation to us", iptables()),
+    ];
     match view.maps() {
-        Ok(maps) => findings.extend(of_maps(view, &maps)),
+        Ok(maps) => findings.extend(of_maps(doctor, &maps)),
         Err(error) => findings.push(finding("pins", Err(error))),
     }
     let healthy = findings.iter().all(|finding| finding.ok);
@@ -57,51 +78,156 @@ fn node(files: &NodeFiles) -> Result<()> {
     runtime.context("starting the async runtime")?.block_on(host::check(&files.proc_sys, &files.runtime_dir))
 }
 
-fn of_maps(view: &View, maps: &Maps) -> Vec<Finding> {
+fn agent(runtime_dir: &Path) -> Result<()> {
+    let Some((agent, running, lag)) = agent_of(runtime_dir)? else {
+        bail!("none has written {}: start one, or give its --runtime-dir", runtime_dir.display());
+    };
+    ensure!(running, "the agent (pid {}) is down: what is enforced stays, new pods wait; start it", agent.pid);
+    ensure!(lag <= LATE_S, "it last left the kernel as desired {lag} s ago: its log says what fails since");
+    Ok(())
+}
+
+fn refused(runtime_dir: &Path) -> Result<()> {
+    let refused = agent_of(runtime_dir)?.map(|(agent, ..)| agent.refused).unwrap_or_default();
+    let all: Vec<String> = refused.iter().map(|(object, reason)| format!("{object}: {reason}")).collect();
+    ensure!(all.is_empty(), "{}", all.join("; "));
+    Ok(())
+}
+
+/// AWS's chain translates what the programs have translated already, or what they let pass as it is (facts 4).
+fn iptables() -> Result<()> {
+    let Ok(saved) = Command::new("iptables-save").args(["-t", "nat"]).output() else { return Ok(()) };
+    let text = String::from_utf8_lossy(&saved.stdout);
+    ensure!(
+        !text.lines().any(|line| line.starts_with("-A POSTROUTING") && line.contains("AWS-SNAT-CHAIN")),
+        "aws-node's chain AWS-SNAT-CHAIN-0 translates on this node too: harmless for branches, whose packets the programs \
+         send by themselves, but set AWS_VPC_K8S_CNI_EXTERNALSNAT=true there if it shall not"
+    );
+    Ok(())
+}
+
+fn of_maps(doctor: &Doctor, maps: &Maps) -> Vec<Finding> {
     vec![
         finding("every endpoint has a policy", policies(maps)),
-        finding("every link is attached", links(view, maps)),
+        finding("every program is attached", links(&doctor.view, maps)),
         finding("every endpoint has an address", addresses(maps)),
+        finding("no other programs on our hooks", foreign(maps)),
+        finding("ports of translated flows are ours alone", ports(maps, &doctor.files.proc_sys)),
+        finding("no map is nearly full", room(maps)),
     ]
+}
+
+/// Pods' endpoints; the primary interface's has no pod's wiring.
+fn pods(maps: &Maps) -> impl Iterator<Item = (EndpointId, sgp_common::endpoint::Endpoint)> {
+    let all = maps.endpoints.iter().flatten().map(|(id, endpoint)| (EndpointId(id), endpoint));
+    all.filter(|(_, endpoint)| endpoint.branch_ifindex != endpoint.host_ifindex)
 }
 
 fn policies(maps: &Maps) -> Result<()> {
     for (id, endpoint) in maps.endpoints.iter().flatten() {
-        let pod = maps.pod_name(crate::domain::groups::EndpointId(id));
-        let policy = maps.policy(crate::domain::groups::GroupSetId(endpoint.group_set));
-        anyhow::ensure!(
-            policy.is_some(),
-            "pod {pod} has none, so all of its packets drop with NoPolicy: see the agent's log for why it was refused"
+        ensure!(
+            maps.policy(GroupSetId(endpoint.group_set)).is_some(),
+            "{} has none, so all of its packets drop with NoPolicy: see the agent's log for why it was refused",
+            maps.pod_name(EndpointId(id))
         );
     }
     Ok(())
 }
 
+/// What each endpoint needs against what is there.
 fn links(view: &View, maps: &Maps) -> Result<()> {
     let state = installed(maps, &view.dirs())?;
     if let Some(link) = state.links.iter().find(|link| link.ifindex == 0) {
-        anyhow::bail!(
+        bail!(
             "{} on {}: the interface is gone; a running agent removes the pin within 30 s",
             link.program,
             link.interface
         );
     }
-    let expected = state.endpoints.len() * 4;
-    anyhow::ensure!(
-        state.links.len() >= expected,
-        "{} of {expected} programs are attached: is the agent running?",
-        state.links.len()
-    );
+    let there: BTreeSet<(u32, &str)> = state.links.iter().map(|link| (link.ifindex, link.program)).collect();
+    for (id, endpoint) in pods(maps) {
+        let (host, branch) = (endpoint.host_ifindex, endpoint.branch_ifindex);
+        let wanted = [
+            (host, program::FROM_POD),
+            (host, program::TO_POD),
+            (branch, program::FROM_BRANCH),
+            (branch, program::TO_BRANCH),
+        ];
+        if let Some((index, name)) = wanted.iter().find(|link| !there.contains(link)) {
+            let pod = maps.pod_name(id);
+            bail!("pod {pod}: {name} is not attached to interface {index}; a running agent attaches it within 30 s");
+        }
+    }
     Ok(())
 }
 
 fn addresses(maps: &Maps) -> Result<()> {
-    for (id, endpoint) in maps.endpoints.iter().flatten() {
-        let pod = maps.pod_name(crate::domain::groups::EndpointId(id));
-        anyhow::ensure!(
+    for (id, endpoint) in pods(maps) {
+        ensure!(
             endpoint.ipv4 != UNSPECIFIED || endpoint.ipv6 != UNSPECIFIED,
-            "pod {pod} has none: its annotation vpc.amazonaws.com/pod-eni names no address"
+            "pod {} has none: its annotation vpc.amazonaws.com/pod-eni names no address",
+            maps.pod_name(id)
         );
     }
     Ok(())
+}
+
+/// Others' programs at our interfaces' tc and tcx hooks, by the kernel's own word. Before ours they may let pass or change
+/// what ours would judge.
+fn foreign(maps: &Maps) -> Result<()> {
+    let shown = Command::new("bpftool").args(["-j", "net", "show"]).output();
+    // An image without bpftool cannot look; what it would find is rare.
+    let Ok(shown) = shown else { bail!("bpftool is not there to look: run doctor where it is installed") };
+    let nets: serde_json::Value = serde_json::from_slice(&shown.stdout).context("reading what bpftool says")?;
+    let ours: BTreeSet<u64> =
+        pods(maps).flat_map(|(_, endpoint)| [endpoint.host_ifindex, endpoint.branch_ifindex]).map(u64::from).collect();
+    for hook in nets.as_array().into_iter().flatten().filter_map(|net| net["tc"].as_array()).flatten() {
+        let (index, name) = (hook["ifindex"].as_u64().unwrap_or_default(), hook["name"].as_str().unwrap_or_default());
+        let device = hook["devname"].as_str().unwrap_or("?");
+        ensure!(
+            !ours.contains(&index) || program::ALL.contains(&name),
+            "{name:?} is attached to {device} too: its owner must leave pods with branches alone; `bpftool net show` says more"
+        );
+    }
+    Ok(())
+}
+
+/// The kernel must give none of them to the node's own sockets.
+fn ports(maps: &Maps, proc_sys: &Path) -> Result<()> {
+    let Some(node) = maps.node.get(&0, 0).ok().filter(|node| node.ifindex != 0) else { return Ok(()) };
+    let path = proc_sys.join("net/ipv4/ip_local_port_range");
+    let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+    overlap(&text, (node.first_port, node.last_port))
+}
+
+fn overlap(range: &str, (first, last): (u16, u16)) -> Result<()> {
+    let numbers: Vec<u16> = range.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    let [low, high] = numbers[..] else { bail!("ip_local_port_range is {range:?}") };
+    ensure!(
+        high < first || low > last,
+        "net.ipv4.ip_local_port_range is {low} {high} and translated flows have {first} to {last}: a socket of the node can meet \
+         a pod's replies; set it to \"{} 60999\"",
+        u32::from(last) + 2768
+    );
+    Ok(())
+}
+
+fn room(maps: &Maps) -> Result<()> {
+    let full = fill(maps).into_iter().find(|(_, used, limit)| used * 100 >= *limit as usize * NEARLY_FULL);
+    full.map_or(Ok(()), |(map, used, limit)| {
+        bail!("{map} holds {used} of {limit}: docs/limits.md says what happens then, `sgp-agent flows` and `snat` who fills it")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_range_that_meets_ours_is_told_with_its_cure() {
+        assert!(overlap("32768\t60999\n", (10_240, 29_999)).is_ok());
+        let told = overlap("1024 65535", (10_240, 29_999)).expect_err("they overlap").to_string();
+        assert!(told.contains("32767 60999"), "{told}");
+        assert!(overlap("odd", (1, 2)).is_err());
+    }
 }

@@ -1,18 +1,23 @@
 //! `flows`: tracked conversations, each with the rule that let it in.
 
+use std::io::IsTerminal;
+use std::num::NonZeroU16;
+use std::time::Duration;
+
 use anyhow::Result;
+use clap::Args;
 use serde::Serialize;
 use sgp_common::Family;
-use sgp_common::flow::{Flow, FlowKey};
+use sgp_common::flow::{Flow, FlowKey, Tracking};
 use sgp_common::policy::RuleKey;
 
 use super::view::Target;
-use crate::domain::groups::EndpointId;
+use crate::domain::groups::{EndpointId, protocol_name};
 use crate::io::kernel::maps::Maps;
 use crate::io::telemetry::{address, direction};
 
 /// One flow, as people and scripts see it.
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Row {
     pod: String,
@@ -28,6 +33,12 @@ pub(super) struct Row {
     bytes_out: u64,
     rule_id: Option<String>,
     group_id: Option<String>,
+    /// The pod or group set at the other end.
+    peer: Option<String>,
+    /// Whether it outlives its rule, as EC2 would have it.
+    tracked: bool,
+    /// Its port under the node's address; 0 if it keeps its own.
+    nat_port: u16,
 }
 
 impl Row {
@@ -49,11 +60,48 @@ impl Row {
             bytes_out: flow.bytes_out,
             rule_id,
             group_id,
+            peer: maps.peer_name(&key.remote_addr),
+            tracked: flow.tracking == Tracking::Tracked,
+            nat_port: flow.nat_port,
         }
+    }
+
+    /// In one line.
+    pub(super) fn sentence(&self) -> String {
+        let rule = self.rule_id.as_deref().unwrap_or("no rule");
+        let tracked = if self.tracked { "tracked" } else { "untracked" };
+        format!(
+            "{} -> {} {} for {} s idle, {tracked}, by {rule}",
+            self.local, self.remote, self.state, self.idle_seconds
+        )
+    }
+
+    fn cells(&self) -> Vec<String> {
+        let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
+        let yes_or_no = if self.tracked { "yes" } else { "no" };
+        vec![
+            self.pod.clone(),
+            self.opened.to_owned(),
+            protocol_name(self.protocol),
+            self.local.clone(),
+            self.remote.clone(),
+            or_dash(&self.peer),
+            self.state.clone(),
+            format!("{}s", self.idle_seconds),
+            or_dash(&self.rule_id),
+            or_dash(&self.group_id),
+            yes_or_no.to_owned(),
+            if self.nat_port == 0 { "-".into() } else { self.nat_port.to_string() },
+            self.packets_in.to_string(),
+            self.packets_out.to_string(),
+            self.bytes_in.to_string(),
+            self.bytes_out.to_string(),
+        ]
     }
 }
 
-fn rule_key(key: &FlowKey, flow: &Flow) -> RuleKey {
+/// The rule that let a flow in.
+pub(super) fn rule_key(key: &FlowKey, flow: &Flow) -> RuleKey {
     let family = if address(&key.remote_addr).is_ipv4() { Family::V4 } else { Family::V6 };
     RuleKey { policy_digest: flow.policy_digest, rule: flow.rule, direction: flow.opened, family, reserved: [0; 4] }
 }
@@ -73,27 +121,42 @@ pub(super) fn is_live(maps: &Maps, key: &FlowKey, flow: &Flow, now_ns: u64) -> b
     endpoint.is_ok_and(|endpoint| !flow.expired(key, &endpoint.timeouts, now_ns))
 }
 
-pub(super) fn print(target: &Target) -> Result<()> {
+/// Whose flows, and whether to go on.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  sgp-agent flows
+  sgp-agent flows --pod shop/cart-0 -o wide
+  sgp-agent flows --watch 1")]
+pub(super) struct Watched {
+    /// Print them anew every so many seconds
+    #[arg(short, long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2")]
+    watch: Option<NonZeroU16>,
+    #[command(flatten)]
+    target: Target,
+}
+
+/// Once, or until a signal ends it.
+pub(super) fn print(watched: &Watched) -> Result<()> {
+    let Some(every) = watched.watch else { return once(&watched.target) };
+    loop {
+        if std::io::stdout().is_terminal() {
+            // Home, and what was below is gone (ECMA-48).
+            print!("\x1b[H\x1b[2J");
+        }
+        once(&watched.target)?;
+        std::thread::sleep(Duration::from_secs(every.get().into()));
+    }
+}
+
+fn once(target: &Target) -> Result<()> {
     let (maps, now_ns) = (target.view.maps()?, monotonic_ns()?);
     let only = target.pod.as_deref().map(|pod| maps.endpoint_of(pod)).transpose()?;
     let live = |(key, flow): &(FlowKey, Flow)| is_live(&maps, key, flow, now_ns);
     let wanted = |(key, _): &(FlowKey, Flow)| only.is_none_or(|only| only.0 == key.endpoint);
     let flows = maps.flows.iter().flatten().filter(live).filter(wanted);
-    let rows: Vec<Row> = flows.map(|(key, flow)| Row::of(&maps, &key, &flow, now_ns)).collect();
-    let header = ["POD", "OPENED", "PROTO", "LOCAL", "REMOTE", "STATE", "IDLE", "IN", "OUT", "RULE", "GROUP"];
-    target.view.rows(&header, &rows, |row| {
-        vec![
-            row.pod.clone(),
-            row.opened.to_owned(),
-            row.protocol.to_string(),
-            row.local.clone(),
-            row.remote.clone(),
-            row.state.clone(),
-            format!("{}s", row.idle_seconds),
-            row.packets_in.to_string(),
-            row.packets_out.to_string(),
-            row.rule_id.clone().unwrap_or_else(|| "-".into()),
-            row.group_id.clone().unwrap_or_else(|| "-".into()),
-        ]
-    })
+    let mut rows: Vec<Row> = flows.map(|(key, flow)| Row::of(&maps, &key, &flow, now_ns)).collect();
+    rows.sort_by(|a, b| (&a.pod, &a.remote, &a.local).cmp(&(&b.pod, &b.remote, &b.local)));
+    let header = ["POD", "OPENED", "PROTO", "LOCAL", "REMOTE", "PEER", "STATE", "IDLE", "RULE"];
+    let more = ["GROUP", "TRACKED", "NAT PORT", "IN", "OUT", "BYTES IN", "BYTES OUT"];
+    target.view.wide_rows((&header, &more), &rows, Row::cells)
 }

@@ -3,25 +3,30 @@
 
 mod branches;
 mod check;
+mod controller;
 mod counts;
 mod doctor;
 mod endpoints;
 mod explain;
 mod flows;
+mod install_cni;
 mod instance_types;
+mod live;
 mod orphans;
 mod policy;
 mod run;
+mod snat;
 mod status;
 mod uninstall;
 mod variables;
 mod verify;
 mod view;
+mod watching;
 
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use view::{Target, View};
 
@@ -45,10 +50,14 @@ struct Cli {
 enum Command {
     /// Keep this node's data path in step with Kubernetes and EC2
     Run(Box<run::Settings>),
+    /// What a cluster needs once: the webhooks that admit pods, and the sweep of orphans
+    Controller(Box<controller::Asked>),
     /// The CNI plugin; container runtimes start it under the name `sgp-cni`
     Cni,
+    /// Put the CNI plugin, this binary under the name `sgp-cni`, where the container runtime finds it
+    InstallCni(install_cni::Into),
     /// What is enforced on this node, and how much room is left
-    Status(View),
+    Status(status::Asked),
     /// Every pod with a branch on this node
     Endpoints(View),
     /// Look into compiled policies
@@ -58,10 +67,12 @@ enum Command {
     Explain(explain::Question),
     /// Judge packets by security groups before they are real: unit tests for rules
     Check(check::Question),
-    /// Tracked conversations
-    Flows(Target),
-    /// What was dropped, by pod, direction and reason
-    Drops(Target),
+    /// Tracked conversations, each with the rule that let it in
+    Flows(flows::Watched),
+    /// What leaves the VPC under the node's address
+    Snat(Target),
+    /// What was dropped, by pod, direction and reason; with -f packet by packet
+    Drops(counts::Drops),
     /// Look for what could be wrong on this node; exit status 1 if anything is
     Doctor(doctor::Doctor),
     /// Find interfaces in EC2 that were made for this cluster and that nobody looks after any more
@@ -70,6 +81,14 @@ enum Command {
     InstanceTypes(instance_types::InstanceTypes),
     /// Would this kernel take the programs? Loads them where nobody else is, and says what its verifier counted
     Verify(View),
+    /// Print what a shell completes this command's words by
+    #[command(
+        after_help = "Examples:\n  source <(sgp-agent completion bash)\n  sgp-agent completion fish > ~/.config/fish/completions/sgp-agent.fish"
+    )]
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
     /// Remove every pin and with them all programs, and put the node's own settings back: enforcement ends and branch
     /// pods are open to the node
     Uninstall(uninstall::Uninstall),
@@ -96,14 +115,20 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::InstanceTypes(asked) => instance_types::print(&asked)?,
         Command::Doctor(doctor) => return doctor::print(&doctor),
         Command::Check(question) => return Ok(check::print(&question)),
+        Command::InstallCni(into) => install_cni::run(&into)?,
         Command::Run(settings) => run::run(*settings)?,
-        Command::Status(view) => status::print(&view)?,
+        Command::Controller(asked) => controller::start(*asked)?,
+        Command::Status(asked) => status::print(&asked)?,
         Command::Endpoints(view) => endpoints::print(&view)?,
         Command::Policy(policy::Policy::Show(target)) => policy::print(&target)?,
         Command::Explain(question) => explain::print(&question)?,
         Command::Verify(view) => verify::print(&view)?,
-        Command::Flows(target) => flows::print(&target)?,
-        Command::Drops(target) => counts::print(&target)?,
+        Command::Flows(watched) => flows::print(&watched)?,
+        Command::Snat(target) => snat::print(&target)?,
+        Command::Drops(drops) => counts::print(&drops)?,
+        Command::Completion { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "sgp-agent", &mut std::io::stdout());
+        }
         Command::Uninstall(uninstall) => uninstall::run(&uninstall)?,
     }
     Ok(ExitCode::SUCCESS)
@@ -116,10 +141,10 @@ fn asynchronously<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {
-        super::Cli::command().debug_assert();
+        Cli::command().debug_assert();
     }
 }

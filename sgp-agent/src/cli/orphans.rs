@@ -8,9 +8,9 @@ use clap::Args;
 use comfy_table::Table;
 use serde_json::json;
 
+use crate::controller::sweep;
 use crate::domain::orphans::{Census, Orphan, Sightings, orphans};
 use crate::io::ec2::Account;
-use crate::io::kubernetes::census;
 
 const EXAMPLES: &str = "Examples:
   sgp-agent orphans --cluster-name prod
@@ -63,13 +63,11 @@ pub(super) fn print(asked: &Asked) -> Result<ExitCode> {
 }
 
 async fn look(account: &Account, asked: &Asked) -> Result<Vec<Orphan>> {
-    let (instances, pods) = if asked.cluster_gone {
-        Default::default()
-    } else {
-        census().await.context("asking what lives in the cluster (was it deleted? then --cluster-gone)")?
-    };
+    if !asked.cluster_gone {
+        return sweep::look(account, &asked.cluster_name).await.context("was the cluster deleted? then --cluster-gone");
+    }
     let (interfaces, associated) = tokio::try_join!(account.interfaces(&asked.cluster_name), account.associated())?;
-    Ok(orphans(&Census { interfaces, associated, instances, pods }, &asked.cluster_name))
+    Ok(orphans(&Census { interfaces, associated, ..Census::default() }, &asked.cluster_name))
 }
 
 /// Gives what could not be deleted, and why.

@@ -9,24 +9,25 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use nix::fcntl::{Flock, FlockArg};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tracing::{info, warn};
 
 use super::branches::Branches;
 use super::variables::{NodeFiles, Variables};
 use super::view::Place;
+use super::watching::Watching;
 use crate::adopt::adopt;
 use crate::domain::enforcement::{Enforcement, RelatedIcmp, Revoked, SnatJudges};
-use crate::domain::groups::EndpointId;
+use crate::domain::unmatched::Unmatched;
 use crate::host::Host;
 use crate::io::ec2::Ec2;
 use crate::io::kernel::Bpf;
-use crate::io::kernel::maps::{Maps, PinDirs};
 use crate::io::kubernetes::Kubernetes;
 use crate::io::{netlink, telemetry};
 use crate::protocol::SOCKET;
 use crate::reconcile::{Described, Provision, Reconciler, Status, poll};
-use crate::serve::serve;
+use crate::serve::{Net, serve};
+use crate::telemetry::state::AgentState;
 
 /// kube tells each failed connection by itself; our own line says what it means.
 const QUIET: &str = "info,kube_client::client::builder=off";
@@ -53,6 +54,10 @@ pub(super) struct Settings {
     /// Who makes trunk and branches
     #[arg(long, value_enum, default_value_t = Provision::Own)]
     provision: Provision,
+    /// What becomes of a pod that a policy matches, that was admitted without the resource vpc.amazonaws.com/pod-eni and
+    /// that can get no branch: it is not started, or it is started with the node's groups; an event says so
+    #[arg(long, value_enum, default_value_t = Unmatched::Refuse)]
+    unmatched: Unmatched,
     #[command(flatten)]
     place: Place,
     #[command(flatten)]
@@ -67,6 +72,8 @@ pub(super) struct Settings {
     /// Whose groups judge what a standard-mode pod sends out of the VPC under the node's address
     #[arg(long, value_enum, default_value_t = SnatJudges::Node)]
     snat_policy: SnatJudges,
+    #[command(flatten)]
+    watching: Watching,
     /// How log lines look
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -97,7 +104,7 @@ impl Choices {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum LogFormat {
+pub(super) enum LogFormat {
     Text,
     Json,
 }
@@ -117,12 +124,12 @@ pub(super) fn run(settings: Settings) -> Result<()> {
     runtime.block_on(async {
         tokio::select! {
             result = work(settings, node, host, kernel) => result,
-            result = asked_to_stop() => result,
+            result = asked_to_stop("stopping; what is enforced stays enforced") => result,
         }
     })
 }
 
-fn log(format: LogFormat) {
+pub(super) fn log(format: LogFormat) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| QUIET.into());
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
@@ -158,13 +165,14 @@ fn lock(runtime_dir: &Path) -> Result<Flock<File>> {
     Ok(lock)
 }
 
-async fn asked_to_stop() -> Result<()> {
+/// Waits for a signal, and says what its coming means.
+pub(super) async fn asked_to_stop(meaning: &str) -> Result<()> {
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     tokio::select! {
         _ = terminate.recv() => {}
         result = tokio::signal::ctrl_c() => result?,
     }
-    info!("stopping; what is enforced stays enforced");
+    info!("{meaning}");
     Ok(())
 }
 
@@ -177,12 +185,22 @@ async fn work(settings: Settings, node: String, host: Arc<Host>, kernel: Bpf) ->
     let types = settings.branches.types()?;
     let (changed, look_at_cloud) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (status, seen) = watch::channel(Status::default());
-    follow_data_path(&kernel)?;
+    follow_programs(&kernel);
+    let state = state_of(&node, &host);
+    let metrics = settings.watching.start(kernel.dirs(), &settings.files.runtime_dir, state, &seen)?;
     let socket = settings.files.runtime_dir.join(SOCKET);
-    let serving = serve(&socket, Arc::clone(&host), seen, Arc::clone(&changed));
+    let (notices, mut to_tell) = mpsc::unbounded_channel();
+    let net = Net { unmatched: settings.unmatched, provision: settings.provision, notices };
+    let serving = serve(&socket, Arc::clone(&host), net, seen, Arc::clone(&changed));
     let (news, look) = (Arc::clone(&changed), Arc::clone(&look_at_cloud));
     netlink::watch_links(move || news.notify_one())?;
     let kubernetes = Arc::new(Kubernetes::connect(&node, &changed).await?);
+    let teller = Arc::clone(&kubernetes);
+    tokio::spawn(async move {
+        while let Some(notice) = to_tell.recv().await {
+            teller.tell(&notice).await;
+        }
+    });
     let reconciling = async {
         let instance_id = insist("the API server", || kubernetes.instance_id(&node)).await;
         let account = settings.branches.trunk_account.clone();
@@ -190,7 +208,14 @@ async fn work(settings: Settings, node: String, host: Arc<Host>, kernel: Bpf) ->
         info!(node, instance_id, "started");
         let (told, facts) = watch::channel(None);
         let every = Duration::from_secs_f64(settings.ec2_poll);
-        tokio::spawn(poll(Arc::clone(&cloud), Arc::clone(&kubernetes), every, Arc::clone(&look), told));
+        tokio::spawn(poll(
+            Arc::clone(&cloud),
+            Arc::clone(&kubernetes),
+            every,
+            Arc::clone(&look),
+            told,
+            Arc::clone(&metrics),
+        ));
         let provisioner = Arc::new(Mutex::new(settings.branches.provisioner(&settings.cluster_name)));
         if settings.provision == Provision::Own {
             tokio::spawn(bring_up_trunk(Arc::clone(&host), facts.clone()));
@@ -213,6 +238,7 @@ async fn work(settings: Settings, node: String, host: Arc<Host>, kernel: Bpf) ->
             facts,
             look_at_cloud,
             changed: Arc::clone(&changed),
+            metrics,
             status,
         }
         .run()
@@ -222,6 +248,16 @@ async fn work(settings: Settings, node: String, host: Arc<Host>, kernel: Bpf) ->
     tokio::select! {
         result = serving => result,
         result = reconciling => result,
+    }
+}
+
+fn state_of(node: &str, host: &Host) -> AgentState {
+    AgentState {
+        pid: std::process::id(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        node: node.into(),
+        mode: host.settings().mode.name().into(),
+        ..AgentState::default()
     }
 }
 
@@ -258,23 +294,12 @@ async fn bring_up_trunk(host: Arc<Host>, mut facts: watch::Receiver<Option<Arc<D
     }
 }
 
-/// Events of the data path and lines of aya-log become log lines of the agent.
-fn follow_data_path(kernel: &Bpf) -> Result<()> {
-    let dirs: PinDirs = kernel.dirs().clone();
-    let maps = Maps::open(&dirs)?;
-    let pin = dirs.map(telemetry::RING);
+/// Lines of aya-log become log lines of the agent.
+fn follow_programs(kernel: &Bpf) {
+    let Some(id) = kernel.program_id() else { return };
     tokio::spawn(async move {
-        let name = move |id| maps.pod_name(EndpointId(id));
-        if let Err(error) = telemetry::follow(pin, name).await {
-            warn!(error = format!("{error:#}"), "sampled events are not logged any more");
+        if let Err(error) = telemetry::follow_log(id).await {
+            warn!(error = format!("{error:#}"), "log lines of the data path are not shown");
         }
     });
-    if let Some(id) = kernel.program_id() {
-        tokio::spawn(async move {
-            if let Err(error) = telemetry::follow_log(id).await {
-                warn!(error = format!("{error:#}"), "log lines of the data path are not shown");
-            }
-        });
-    }
-    Ok(())
 }

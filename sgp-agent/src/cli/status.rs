@@ -1,19 +1,34 @@
-//! `status`: what is enforced here, and how much room is left.
+//! `status`: what is enforced here, how fresh it is, and how much room is left.
 
 use std::fmt::Write;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
+use clap::Args;
 use serde::Serialize;
-use sgp_common::limits;
 
+use super::variables::NodeFiles;
 use super::view::View;
 use crate::io::kernel::installed;
+use crate::io::kernel::maps::Maps;
+use crate::telemetry::pinned::fill;
+use crate::telemetry::state::AgentState;
+
+/// Where to look.
+#[derive(Args)]
+pub(super) struct Asked {
+    #[command(flatten)]
+    view: View,
+    #[command(flatten)]
+    files: NodeFiles,
+}
 
 /// One limit of the data path and how much of it is used.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Use {
-    what: &'static str,
+    what: String,
     used: usize,
     limit: u32,
 }
@@ -26,35 +41,73 @@ struct Status {
     attached: usize,
     detached: Vec<String>,
     limits: Vec<Use>,
+    /// Whether an agent runs.
+    running: bool,
+    /// Seconds since the agent last left the kernel as desired; `None` where none has said so.
+    sync_lag_seconds: Option<u64>,
+    agent: Option<AgentState>,
 }
 
-pub(super) fn print(view: &View) -> Result<()> {
+pub(super) fn print(asked: &Asked) -> Result<()> {
+    let view = &asked.view;
     let maps = view.maps()?;
-    let state = installed(&maps, &view.dirs())?;
+    let status = status(view, &maps, &asked.files.runtime_dir)?;
+    view.one(&status, text)
+}
+
+/// The agent's own word, whether it runs, and seconds since it last left the kernel as desired.
+pub(super) fn agent_of(runtime_dir: &Path) -> Result<Option<(AgentState, bool, u64)>> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let agent = AgentState::read(runtime_dir)?;
+    Ok(agent.map(|agent| {
+        let (running, lag) = (agent.is_alive(), now.saturating_sub(agent.synced_at));
+        (agent, running, lag)
+    }))
+}
+
+fn status(view: &View, maps: &Maps, runtime_dir: &Path) -> Result<Status> {
+    let state = installed(maps, &view.dirs())?;
     let (alive, dead): (Vec<_>, Vec<_>) = state.links.iter().partition(|link| link.ifindex != 0);
-    let status = Status {
+    let agent = agent_of(runtime_dir)?;
+    let limits = fill(maps).into_iter();
+    Ok(Status {
         bpf_dir: view.dirs().root.display().to_string(),
         object_digest: format!("{:016x}", maps.object.get(&0, 0).unwrap_or_default()),
         attached: alive.len(),
         detached: dead.iter().map(|link| format!("{} on {}", link.program, link.interface)).collect(),
-        limits: vec![
-            Use { what: "endpoints", used: state.endpoints.len(), limit: limits::ENDPOINTS_MAX },
-            Use { what: "policies", used: state.policies.len(), limit: limits::POLICIES_MAX },
-            Use { what: "peers", used: state.peers.len(), limit: limits::PEERS_MAX },
-            Use { what: "flows", used: maps.flows.keys().flatten().count(), limit: limits::FLOWS_MAX },
-        ],
-    };
-    view.one(&status, text)
+        limits: limits.map(|(what, used, limit)| Use { what: what.to_lowercase(), used, limit }).collect(),
+        running: agent.as_ref().is_some_and(|(_, running, _)| *running),
+        sync_lag_seconds: agent.as_ref().map(|(_, _, lag)| *lag),
+        agent: agent.map(|(agent, ..)| agent),
+    })
 }
 
 fn text(status: &Status) -> String {
-    let mut text = format!("pins      {}\nobject    {}\n", status.bpf_dir, status.object_digest);
-    let _ = writeln!(text, "attached  {} programs", status.attached);
+    let mut text = format!("pins        {}\nobject      {}\n", status.bpf_dir, status.object_digest);
+    let _ = writeln!(text, "attached    {} programs", status.attached);
     for dead in &status.detached {
-        let _ = writeln!(text, "          {dead}: the interface is gone");
+        let _ = writeln!(text, "            {dead}: the interface is gone");
+    }
+    let _ = writeln!(text, "agent       {}", agent(status));
+    for (object, reason) in status.agent.iter().flat_map(|agent| &agent.refused) {
+        let _ = writeln!(text, "refused     {object}: {reason}");
     }
     for limit in &status.limits {
-        let _ = writeln!(text, "{:<9} {} of {}", limit.what, limit.used, limit.limit);
+        let percent = limit.used * 100 / limit.limit.max(1) as usize;
+        let _ = writeln!(text, "{:<11} {} of {} ({percent}%)", limit.what, limit.used, limit.limit);
     }
     text.trim_end().to_owned()
+}
+
+fn agent(status: &Status) -> String {
+    let (Some(agent), Some(lag)) = (&status.agent, status.sync_lag_seconds) else {
+        return "has not said how far it has come: not running, or another --runtime-dir".into();
+    };
+    let life = if status.running { "running" } else { "NOT running; what is enforced stays, new pods wait" };
+    let ec2 = agent.ec2_age_s.map_or("never".to_owned(), |age| format!("{} s ago", age + lag));
+    let kubernetes = if agent.kubernetes { "synced" } else { "no answer yet" };
+    format!(
+        "{life} (pid {}, version {}, {} mode)\nsync        {lag} s ago, took {} ms; EC2 asked {ec2}; API server {kubernetes}",
+        agent.pid, agent.version, agent.mode, agent.round_ms
+    )
 }

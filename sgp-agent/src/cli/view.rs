@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use comfy_table::{ContentArrangement, Row, Table, presets};
+use comfy_table::{Cell, Color, ContentArrangement, Row, Table, presets};
 use serde::Serialize;
 use sgp_common::pins;
 
@@ -23,6 +23,8 @@ pub(super) struct Place {
 pub(super) enum Output {
     /// For people.
     Table,
+    /// For people, with more columns, and wider than the terminal if need be.
+    Wide,
     /// For scripts.
     Json,
 }
@@ -33,7 +35,7 @@ pub(super) enum Output {
 pub(super) struct View {
     #[command(flatten)]
     pub(super) place: Place,
-    /// table or json
+    /// table, wide or json
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     output: Output,
     /// The same as `-o json`
@@ -44,7 +46,7 @@ pub(super) struct View {
 /// A view of one pod, or of all.
 #[derive(Args, Clone, Debug)]
 #[command(
-    after_help = "Examples:\n  sgp-agent flows\n  sgp-agent drops --pod shop/cart-0\n  sgp-agent flows --pod shop/cart-0 --json"
+    after_help = "Examples:\n  sgp-agent flows\n  sgp-agent snat --pod shop/cart-0\n  sgp-agent flows --pod shop/cart-0 --json"
 )]
 pub(super) struct Target {
     /// Only this pod, as NAMESPACE/NAME
@@ -84,7 +86,7 @@ impl View {
             println!("none");
             return Ok(());
         }
-        println!("{}", table(header, rows.iter().map(cells)));
+        println!("{}", table(header, rows.iter().map(|row| cells(row).into_iter().map(cell).collect::<Vec<Cell>>())));
         Ok(())
     }
 
@@ -100,7 +102,28 @@ impl View {
         Ok(())
     }
 
-    fn is_json(&self) -> bool {
+    /// Likewise, with more columns behind the others where the person asked for `-o wide`.
+    ///
+    /// # Errors
+    /// Where a row cannot be written as JSON.
+    pub(super) fn wide_rows<T: Serialize>(
+        &self,
+        (header, more): (&[&str], &[&str]),
+        rows: &[T],
+        cells: impl Fn(&T) -> Vec<String>,
+    ) -> Result<()> {
+        let columns = header.len() + if self.is_wide() { more.len() } else { 0 };
+        let header: Vec<&str> = header.iter().chain(more).copied().take(columns).collect();
+        self.rows(&header, rows, |row| cells(row).into_iter().take(columns).collect())
+    }
+
+    /// Whether the person asked for all columns.
+    pub(super) fn is_wide(&self) -> bool {
+        self.output == Output::Wide
+    }
+
+    /// Whether scripts read it.
+    pub(super) fn is_json(&self) -> bool {
         self.json || self.output == Output::Json
     }
 }
@@ -110,13 +133,28 @@ fn print_json<T: Serialize>(value: &T) -> Result<()> {
     Ok(())
 }
 
-/// Columns in kubectl's style: no lines, wide enough for the longest cell.
+/// Columns in kubectl's style: no lines. On a terminal cells wrap where the table would not fit; elsewhere each is as wide
+/// as its longest cell.
 pub(super) fn table<R: Into<Row>>(header: &[&str], rows: impl Iterator<Item = R>) -> String {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(header);
+    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_header(header);
+    if !table.is_tty() {
+        table.set_content_arrangement(ContentArrangement::Disabled);
+    }
     table.add_rows(rows);
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
     table.trim_fmt()
+}
+
+/// Coloured where it says that something is wrong; comfy-table leaves colours out where nobody sees them.
+fn cell(text: String) -> Cell {
+    let colour = match text.as_str() {
+        "ok" => Some(Color::Green),
+        "!!" => Some(Color::Red),
+        _ => None,
+    };
+    let cell = Cell::new(text);
+    colour.map_or(cell.clone(), |colour| cell.fg(colour))
 }

@@ -45,8 +45,21 @@ pub struct BranchSettings {
     pub minimum: u32,
     /// Account that must be permitted to attach interfaces, where it is another one (facts 0.1).
     pub trunk_account: Option<String>,
+    /// What a change of policies or labels means for pods that have their branch.
+    pub running: RunningPods,
     /// Tells this start of the agent from others, in client tokens of branches that are for no pod.
     pub incarnation: String,
+}
+
+/// What a change of policies or labels means for pods that run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RunningPods {
+    /// Nothing, as on AWS.
+    #[default]
+    KeepGroups,
+    /// Their branches get the groups that a new pod would get. One that no policy matches any more keeps what it has:
+    /// a new one would have no branch at all.
+    FollowPolicies,
 }
 
 /// What an agent knows beside the facts. Losing it costs time, never a branch.
@@ -189,6 +202,24 @@ impl Planner<'_> {
         let ours = our_branches(self.cloud).any(|ours| ours.id == eni.id) && holder(eni) == Some(&pod.uid);
         if ours && !self.cloud.associations.contains_key(&eni.id) {
             self.associate(eni, purpose(pod), carrier);
+        }
+        if ours && self.settings.running == RunningPods::FollowPolicies {
+            self.follow_policies(pod, eni);
+        }
+    }
+
+    /// One call: EC2 and, by its answer, the data path replace all groups at once, policies first.
+    fn follow_policies(&mut self, pod: &Pod, branch: &NetworkInterface) {
+        let groups = groups_of(pod, self.cluster);
+        if pod.host_network || groups.0.is_empty() || branch.groups == groups {
+            return;
+        }
+        match self.check(&groups) {
+            Ok(()) => {
+                let (purpose, branch) = (purpose(pod), branch.id.clone());
+                self.plan.steps.push(CloudStep::SetGroups { purpose, branch, groups });
+            }
+            Err(reason) => self.refuse(pod, format!("it keeps its groups {}: {reason}", branch.groups)),
         }
     }
 

@@ -18,6 +18,15 @@ pub fn groups_of(pod: &Pod, cluster: &ClusterFacts) -> GroupSet {
     GroupSet::of(matching.flat_map(|policy| policy.group_ids.iter().cloned()))
 }
 
+/// Whether some policy of the pod's namespace hangs on the labels of its ServiceAccount.
+pub fn account_matters(pod: &Pod, policies: &[SecurityGroupPolicy]) -> bool {
+    let selects_pod = |policy: &SecurityGroupPolicy| {
+        policy.pod_selector.as_ref().is_none_or(|selector| selects(selector, &pod.labels))
+    };
+    let valid = policies.iter().filter(|policy| policy.namespace == pod.namespace && !policy.group_ids.is_empty());
+    valid.filter(|policy| policy.service_account_selector.is_some()).any(selects_pod)
+}
+
 /// A policy without selectors or without groups is invalid and skipped. Both selectors must hold where both
 /// are given. A ServiceAccount that is not there has no labels to select by.
 fn matches(policy: &SecurityGroupPolicy, labels: &Labels, account: Option<&Labels>) -> bool {

@@ -7,6 +7,7 @@
 //! - `Desired` says what should be, `Installed` what the kernel holds, and a plan is an ordered list of
 //!   steps of which every prefix leaves the node safe: it may deny more, never less.
 
+pub mod admission;
 pub mod adoption;
 pub mod annotation;
 pub mod answers;
@@ -18,10 +19,12 @@ pub mod desired;
 pub mod enforcement;
 pub mod explain;
 pub mod failure;
+pub mod flow_record;
 pub mod groups;
 pub mod host;
 pub mod installed;
 pub mod instance_types;
+pub mod lease;
 pub mod leaving;
 pub mod matching;
 pub mod model;
@@ -41,5 +44,6 @@ pub mod tags;
 pub mod teardown;
 mod tracking;
 mod trunk;
+pub mod unmatched;
 mod vlans;
 pub mod wiring;

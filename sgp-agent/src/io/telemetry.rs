@@ -1,23 +1,23 @@
-//! Sampled events of the data path, as log lines.
+//! Sampled events of the data path, and what its programs log.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::AsRawFd;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use aya::maps::RingBuf;
 use sgp_common::event::Event;
 use sgp_common::pins::map;
-use sgp_common::{Addr, Direction, DropReason};
+use sgp_common::{Addr, Direction};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tracing::{debug, info};
 
-/// Follows the ring of events for as long as the process lives. `name` tells what people call an endpoint.
+/// Follows the ring of events for as long as the process lives. A ring has one reader: two would each see a part.
 ///
 /// # Errors
-/// Where the ring cannot be opened or read.
-pub async fn follow(pin: std::path::PathBuf, name: impl Fn(u64) -> String + Send) -> Result<()> {
-    let data = aya::maps::MapData::from_pin(&pin).with_context(|| format!("opening {}", pin.display()))?;
+/// Where the ring cannot be opened or read, or `tell` fails.
+pub async fn follow(pin: &Path, mut tell: impl FnMut(&Event) -> Result<()> + Send) -> Result<()> {
+    let data = aya::maps::MapData::from_pin(pin).with_context(|| format!("opening {}", pin.display()))?;
     let mut ring: RingBuf<_> = aya::maps::Map::from_map_data(data)?.try_into().context("the events are no ring")?;
     // SAFETY: the ring outlives `ready`: both live until this function ends, and `ready` is dropped first.
     let ready = unsafe { AsyncFd::register_with_interest(ring.as_raw_fd(), Interest::READABLE) };
@@ -26,7 +26,7 @@ pub async fn follow(pin: std::path::PathBuf, name: impl Fn(u64) -> String + Send
         let mut guard = ready.readable().await.context("waiting for events")?;
         while let Some(item) = ring.next() {
             if let Some(event) = read(&item) {
-                tell(&event, &name(event.endpoint));
+                tell(&event)?;
             }
         }
         guard.clear_ready();
@@ -42,21 +42,6 @@ fn read(bytes: &[u8]) -> Option<Event> {
     }
     // SAFETY: written by our own program of this ABI; unaligned because the ring promises only 8 bytes.
     Some(unsafe { std::ptr::read_unaligned(bytes.as_ptr().cast()) })
-}
-
-fn tell(event: &Event, pod: &str) {
-    let direction = direction(event.direction);
-    let (local, remote) = (address(&event.local_addr), address(&event.remote_addr));
-    let (local_port, remote_port, protocol) = (event.local_port, event.remote_port, event.protocol);
-    match DropReason::from_code(event.reason) {
-        Some(reason) => info!(
-            pod, direction, reason = reason.name(), protocol, %local, local_port, %remote, remote_port,
-            ifindex = event.ifindex, "dropped"
-        ),
-        None => debug!(
-            pod, direction, rule = event.rule, protocol, %local, local_port, %remote, remote_port, "opened a flow"
-        ),
-    }
 }
 
 /// The word for a direction.

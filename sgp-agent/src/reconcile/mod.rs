@@ -28,6 +28,7 @@ use crate::io::ec2::Cloud;
 use crate::io::kernel::Kernel;
 use crate::io::kubernetes::Kubernetes;
 use crate::io::netlink::Netlink;
+use crate::telemetry::metrics::Metrics;
 
 pub use dispatch::{Dispatch, Rates};
 pub use poll::{Described, poll};
@@ -52,6 +53,19 @@ pub struct Status {
     pub desired: Desired,
     /// What cannot be done, and why, by object.
     pub refused: BTreeMap<String, String>,
+    /// How the last round went; `None` before the first.
+    pub synced: Option<Synced>,
+}
+
+/// A round that left the kernel as desired.
+#[derive(Clone, Copy, Debug)]
+pub struct Synced {
+    /// When it ended.
+    pub at: Instant,
+    /// How long it took.
+    pub took: Duration,
+    /// When EC2 was asked what the round knew of it.
+    pub described: Option<Instant>,
 }
 
 /// The loop and what it works with.
@@ -80,6 +94,8 @@ pub struct Reconciler<C: Cloud, K: Kernel> {
     pub look_at_cloud: Arc<Notify>,
     /// Marks the world dirty.
     pub changed: Arc<Notify>,
+    /// Where rounds and steps are counted.
+    pub metrics: Arc<Metrics>,
     /// Where the outcome of each round goes.
     pub status: watch::Sender<Status>,
 }
@@ -111,6 +127,7 @@ impl<C: Cloud, K: Kernel + 'static> Reconciler<C, K> {
             // Before the round reads them: what arrives during the round is news for the next.
             facts.mark_unchanged();
             if let Err(error) = self.round(&mut memory).await {
+                self.metrics.round(None, 0);
                 warn!(error = format!("{error:#}"), "a round of reconciliation failed; what is installed stays");
             }
             tokio::select! {
@@ -122,6 +139,7 @@ impl<C: Cloud, K: Kernel + 'static> Reconciler<C, K> {
     }
 
     async fn round(&self, memory: &mut Memory) -> Result<()> {
+        let begun = Instant::now();
         let observed = Observed {
             cluster: self.kubernetes.facts(),
             cloud: self.cloud_facts(memory),
@@ -137,7 +155,10 @@ impl<C: Cloud, K: Kernel + 'static> Reconciler<C, K> {
         round.refused.clone_from(&refused);
         memory.told.tell(&self.kubernetes, &round, &observed);
         memory.look_in = round.look_in.unwrap_or(RESYNC).clamp(SOON, RESYNC);
-        self.status.send_replace(Status { observed, installed, desired, refused });
+        let described = self.facts.borrow().as_ref().map(|described| described.asked);
+        let synced = Some(Synced { at: Instant::now(), took: begun.elapsed(), described });
+        self.metrics.round(Some(begun.elapsed()), refused.len());
+        self.status.send_replace(Status { observed, installed, desired, refused, synced });
         Ok(())
     }
 
@@ -183,13 +204,14 @@ impl<C: Cloud, K: Kernel + 'static> Reconciler<C, K> {
     fn spawn(&self, step: CloudStep, begun: Instant) {
         let (cloud, kubernetes) = (Arc::clone(&self.cloud), Arc::clone(&self.kubernetes));
         let (look, changed) = (Arc::clone(&self.look_at_cloud), Arc::clone(&self.changed));
-        let provisioner = Arc::clone(&self.provisioner);
+        let (provisioner, metrics) = (Arc::clone(&self.provisioner), Arc::clone(&self.metrics));
         tokio::spawn(async move {
             let asked = Instant::now();
             let outcome = match step.action() {
                 Some(_) => cloud.apply(&step).await,
                 None => kubernetes.apply(&step).await,
             };
+            metrics.step(&step, outcome.as_ref().err(), asked.elapsed());
             let (step_name, took_ms) = (step.key(), asked.elapsed().as_millis());
             match &outcome {
                 Ok(_) => info!(step = step_name, took_ms, "took a step"),

@@ -11,6 +11,7 @@ use crate::domain::groups::GroupSet;
 use crate::domain::observed::{CloudFacts, ClusterFacts, Wanted};
 use crate::io::ec2::Cloud;
 use crate::io::kubernetes::Kubernetes;
+use crate::telemetry::metrics::Metrics;
 
 /// The longest one look may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -41,13 +42,16 @@ pub async fn poll<C: Cloud>(
     every: Duration,
     look: Arc<Notify>,
     facts: watch::Sender<Option<Arc<Described>>>,
+    metrics: Arc<Metrics>,
 ) {
     let mut failures: u32 = 0;
     loop {
         let wanted = kubernetes.facts().map(|cluster| wanted(&cluster)).unwrap_or_default();
         let asked = Instant::now();
         let answer = tokio::time::timeout(PATIENCE, cloud.facts(&wanted)).await;
-        match answer.unwrap_or_else(|_| Err(anyhow::anyhow!("EC2 did not answer within {PATIENCE:?}"))) {
+        let answer = answer.unwrap_or_else(|_| Err(anyhow::anyhow!("EC2 did not answer within {PATIENCE:?}")));
+        metrics.looked(&answer);
+        match answer {
             Ok(found) => {
                 failures = 0;
                 facts.send_if_modified(|known| {

@@ -2,6 +2,7 @@
 
 mod node;
 mod pool;
+mod running;
 mod world;
 
 use sgp_agent::domain::branches::{CloudStep, Purpose, VLAN_TAG};

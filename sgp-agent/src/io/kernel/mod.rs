@@ -3,6 +3,7 @@
 mod attachment;
 mod clsact;
 pub mod maps;
+mod names;
 mod policies;
 pub mod preflight;
 mod programs;

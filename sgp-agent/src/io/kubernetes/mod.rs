@@ -1,6 +1,7 @@
 //! Kubernetes: watch what matters on this node, write annotations and what the Node says, tell events.
 
 mod census;
+mod cluster;
 mod facts;
 mod kinds;
 mod watched;
@@ -16,6 +17,7 @@ use kube::{Api, Client, ResourceExt};
 use tokio::sync::Notify;
 
 pub use census::census;
+pub use cluster::{Cluster, NAME as CONTROLLER_NAME, base64};
 pub use kinds::{
     CNINode, CniNodeSpec, ENIConfig, EniConfigSpec, Feature, GroupIds, SecurityGroupPolicy, SecurityGroupPolicySpec,
 };

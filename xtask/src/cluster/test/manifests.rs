@@ -5,7 +5,8 @@ use anyhow::{Result, ensure};
 use super::stage::Stage;
 
 const RBAC: &str = include_str!("../../../../deploy/rbac.yaml");
-const MANIFESTS: [(&str, &str); 5] = [
+const CONTROLLER: &str = include_str!("../../../../deploy/controller.yaml");
+const MANIFESTS: [(&str, &str); 8] = [
     (
         "the CRD of SecurityGroupPolicy",
         include_str!("../../../../deploy/crds/securitygrouppolicies.vpcresources.k8s.aws.yaml"),
@@ -13,7 +14,10 @@ const MANIFESTS: [(&str, &str); 5] = [
     ("the CRD of CNINode", include_str!("../../../../deploy/crds/cninodes.vpcresources.k8s.aws.yaml")),
     ("the CRD of ENIConfig", include_str!("../../../../deploy/crds/eniconfigs.crd.k8s.amazonaws.com.yaml")),
     ("rbac.yaml", RBAC),
+    ("controller.yaml", CONTROLLER),
+    ("webhooks.yaml", include_str!("../../../../deploy/webhooks.yaml")),
     ("daemonset.yaml", include_str!("../../../../deploy/daemonset.yaml")),
+    ("networkpolicy.yaml", include_str!("../../../../deploy/networkpolicy.yaml")),
 ];
 
 /// A dry run on the server: validated and admitted, not kept.

@@ -2,6 +2,7 @@
 
 mod agents;
 mod closed;
+mod controller;
 mod input;
 mod latency;
 mod manifests;
@@ -35,7 +36,7 @@ const EVERYWHERE: [Case; 6] = [
 ];
 
 /// What one cluster is enough for: the first of `SHAPES`.
-const CASES: [Case; 16] = [
+const CASES: [Case; 17] = [
     ("an_ec2_rule_change_is_enforced_within_two_seconds", latency::rule_change),
     ("a_new_policy_and_its_pod_are_enforced_from_the_first_packet", latency::first_packet),
     (
@@ -48,6 +49,7 @@ const CASES: [Case; 16] = [
     ("a_warm_branch_stands_before_its_pod_and_another_takes_its_place", provision::warm),
     ("the_node_says_what_its_trunk_carries", provision::node_says),
     ("orphans_are_deleted_at_the_second_look_and_others_left_alone", provision::orphans),
+    ("controllers_admit_pods_as_awss_does_and_one_takes_over_from_another_that_is_killed", controller::controllers),
     ("the_table_of_instance_types_is_refreshed_from_ec2", provision::instance_types),
     ("the_manifests_of_deploy_are_accepted_and_grant_what_the_agent_needs", manifests::accepted),
     ("a_second_agent_on_a_node_is_refused_by_name", agents::second_agent),

@@ -1,0 +1,116 @@
+//! Keeps a certificate that API servers believe: its own, in a Secret that all replicas share, or somebody else's.
+//!
+//! A new one is believed before it is used: first the webhook configurations hold the old and the new authority,
+//! then the Secret gets the new certificate, and a replica that still shows the old one is believed too. A leader
+//! that dies in between leaves nothing wrong: the next puts what the Secret says into the configurations.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use super::{Role, Settings};
+use crate::io::certificates::{Made, make};
+use crate::io::https::Certificate;
+use crate::io::kubernetes::Cluster;
+
+/// Time between two looks.
+const EVERY: Duration = Duration::from_secs(20);
+/// Likewise, while there is no certificate.
+const SOON: Duration = Duration::from_secs(1);
+/// How long API servers may take to hear of a new authority.
+const HEARD: Duration = Duration::from_secs(5);
+
+const AUTHORITIES: &str = "ca.crt";
+const CERTIFICATE: &str = "tls.crt";
+const KEY: &str = "tls.key";
+const UNTIL: &str = "until";
+const NAMES: &str = "names";
+
+type Kept = BTreeMap<String, String>;
+
+/// Keeps it for as long as the process lives.
+pub(super) async fn keep(
+    cluster: &Cluster,
+    settings: &Settings,
+    certificate: &Certificate,
+    mut role: watch::Receiver<Role>,
+) {
+    let mut told = String::new();
+    loop {
+        let now = *role.borrow_and_update();
+        let result = match &settings.certificate_dir {
+            Some(dir) => from_files(dir).await.and_then(|(chain, key)| certificate.set(&chain, &key)),
+            None => own(cluster, settings, certificate, now).await,
+        };
+        let text = result.err().map(|error| format!("{error:#}")).unwrap_or_default();
+        if !text.is_empty() && text != told {
+            warn!(error = text, "the webhooks' certificate is not as it should be; trying again");
+        }
+        told = text;
+        let pause = if certificate.is_there() && told.is_empty() { EVERY } else { SOON };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            Ok(()) = role.changed() => {}
+        }
+    }
+}
+
+async fn from_files(dir: &Path) -> Result<(String, String)> {
+    let read = async |name: &str| {
+        let path = dir.join(name);
+        tokio::fs::read_to_string(&path).await.with_context(|| format!("reading {}", path.display()))
+    };
+    Ok((read(CERTIFICATE).await?, read(KEY).await?))
+}
+
+async fn own(cluster: &Cluster, settings: &Settings, certificate: &Certificate, role: Role) -> Result<()> {
+    let kept = cluster.secret().await.context("reading the controller's Secret")?.unwrap_or_default();
+    let now_s = SystemTime::now().duration_since(UNIX_EPOCH).context("reading the clock")?.as_secs();
+    let kept = if role == Role::Leader && is_due(&kept, settings, now_s) {
+        renew(cluster, settings, &kept).await?
+    } else {
+        kept
+    };
+    let part = |key| kept.get(key).map(String::as_str).unwrap_or_default();
+    if part(CERTIFICATE).is_empty() {
+        return Ok(());
+    }
+    certificate.set(part(CERTIFICATE), part(KEY))?;
+    if role == Role::Leader {
+        cluster.trust(part(AUTHORITIES)).await.context("writing caBundle into the webhook configurations")?;
+    }
+    Ok(())
+}
+
+/// After two thirds of its time, where it is for other names, and where there is none.
+fn is_due(kept: &Kept, settings: &Settings, now_s: u64) -> bool {
+    let until_s = kept.get(UNTIL).and_then(|text| text.parse::<u64>().ok()).unwrap_or_default();
+    let same_names = kept.get(NAMES) == Some(&settings.names.join(","));
+    !same_names || now_s + settings.lifetime.as_secs() / 3 >= until_s
+}
+
+async fn renew(cluster: &Cluster, settings: &Settings, before: &Kept) -> Result<Kept> {
+    let Made { authority, certificate, key, until_s } = make(&settings.names, settings.lifetime)?;
+    // The newest of the authorities so far is the one whose certificate is in use.
+    let old = before.get(AUTHORITIES).and_then(|all| all.split_inclusive("-----END CERTIFICATE-----").next());
+    let authorities = format!("{authority}{}\n", old.unwrap_or_default());
+    if old.is_some() {
+        cluster.trust(&authorities).await.context("writing caBundle into the webhook configurations")?;
+        tokio::time::sleep(HEARD).await;
+    }
+    let pairs = [
+        (AUTHORITIES, authorities),
+        (CERTIFICATE, certificate),
+        (KEY, key),
+        (UNTIL, until_s.to_string()),
+        (NAMES, settings.names.join(",")),
+    ];
+    let kept: Kept = pairs.into_iter().map(|(name, text)| (name.to_owned(), text)).collect();
+    cluster.write_secret(kept.clone()).await.context("writing the controller's Secret")?;
+    info!(names = settings.names.join(","), until_s, "made a certificate");
+    Ok(kept)
+}

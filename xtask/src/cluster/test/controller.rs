@@ -1,0 +1,149 @@
+//! The controller, called by the real API server: admission, and one replica taking over from another.
+
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use super::stage::{NAMESPACE, Role, START, Stage};
+use crate::demo::hands::{Outcome, until};
+use crate::process::{daemon, finish, within};
+
+const WEBHOOKS: &str = include_str!("../../../../deploy/webhooks.yaml");
+/// Name in the tags of interfaces that are for the controller alone.
+const CLUSTER: &str = "lost-controller";
+const LIMIT: &str = "jsonpath={.spec.containers[0].resources.limits.vpc\\.amazonaws\\.com/pod-eni}";
+const ANNOTATION: &str = "vpc.amazonaws.com/pod-eni";
+
+/// Two controllers; the first leads, the second is the one that API servers call.
+pub(super) fn controllers(stage: &Stage) -> Result<()> {
+    let mut pids = Vec::new();
+    let result = shown(stage, &mut pids);
+    for pid in pids {
+        // The first is dead already.
+        drop(Command::new("kill").args(["-9", &pid.to_string()]).output());
+    }
+    for kind in ["mutatingwebhookconfiguration", "validatingwebhookconfiguration"] {
+        stage.hands.kubectl(&["delete", kind, "sgp-controller", "--ignore-not-found"])?.ok()?;
+    }
+    stage
+        .hands
+        .kubectl(&["delete", "lease,secret", "sgp-controller", "-n", "kube-system", "--ignore-not-found"])?
+        .ok()?;
+    result
+}
+
+fn shown(stage: &Stage, pids: &mut Vec<u32>) -> Result<()> {
+    stage.namespace()?;
+    stage.policy("admitted", &stage.group("admitted")?)?;
+    pids.push(start(stage, "first", 9443)?);
+    until(START, || leader(stage, "first"))?;
+    pids.push(start(stage, "second", 9444)?);
+    stage.hands.apply(&webhooks(stage))?.ok()?;
+    injected(stage)?;
+    guarded(stage)?;
+    let first = pids.first().context("no controller was started")?.to_string();
+    finish(Command::new("kill").args(["-9", &first]))?;
+    injected(stage)?;
+    until(START, || leader(stage, "second"))?;
+    swept(stage)
+}
+
+fn start(stage: &Stage, identity: &str, port: u16) -> Result<u32> {
+    let host = stage.place.control_plane();
+    let mut command = within(&stage.place.netns("cp"), &stage.hands.agent);
+    command.args(["controller", "--cluster-name", CLUSTER, "--identity", identity, "--writer", "admin"]);
+    command.args(["--server-name", &host, "--bind", &format!("{host}:{port}"), "--sweep", "2"]);
+    daemon(&stage.place, &format!("controller-{identity}"), &mut command)
+}
+
+/// What `deploy/` has, at an address: the API server of this cluster is in no pod network, so Services do not lead
+/// it anywhere. Agents of this cluster are `admin`.
+fn webhooks(stage: &Stage) -> String {
+    let service = |path: &str| {
+        format!("      service:\n        name: sgp-controller\n        namespace: kube-system\n        path: {path}\n")
+    };
+    let url = |path: &str| format!("      url: https://{}:9444{path}\n", stage.place.control_plane());
+    let mut yaml = WEBHOOKS.replace("'system:serviceaccount:kube-system:sgp-agent'", "'admin'");
+    for path in ["/mutate-v1-pod", "/validate-v1-pod"] {
+        yaml = yaml.replace(&service(path), &url(path));
+    }
+    yaml
+}
+
+fn leader(stage: &Stage, identity: &str) -> Result<()> {
+    let args = ["get", "lease", "sgp-controller", "-n", "kube-system", "-o", "jsonpath={.spec.holderIdentity}"];
+    let holder = stage.hands.kubectl(&args)?.ok()?;
+    ensure!(holder == identity, "the Lease is {holder:?}'s, not {identity:?}'s");
+    Ok(())
+}
+
+/// A pod that a policy matches has the resource, another has not.
+fn injected(stage: &Stage) -> Result<()> {
+    let limit = |role: &str| {
+        let yaml = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: asked, namespace: {NAMESPACE}, labels: {{role: {role}}}}}\n\
+             spec: {{containers: [{{name: c, image: busybox}}]}}\n"
+        );
+        let mut create = Command::new(stage.hands.kube_bin.join("kubectl"));
+        create.args(["create", "--dry-run=server", "-o", LIMIT, "-f", "-"]);
+        stage.hands.finish_with(&mut create, &yaml)?.ok()
+    };
+    // An API server hears of a webhook and of its authority a moment later.
+    until(START, || {
+        let seen = limit("admitted")?;
+        ensure!(seen == "1", "the limit of a matched pod is {seen:?}");
+        Ok(())
+    })?;
+    let seen = limit("somebody-else")?;
+    ensure!(seen.is_empty(), "the limit of an unmatched pod is {seen:?}");
+    Ok(())
+}
+
+/// Nobody writes the annotation but its writers; the pod itself starts, with the resource the scheduler counts.
+fn guarded(stage: &Stage) -> Result<()> {
+    let node = stage.world.nodes.first().context("the cluster has no node")?;
+    let forged = stage.ask_for(
+        &Role { name: "forged", role: "admitted", node: &node.name, image: "busybox" },
+        &format!("{ANNOTATION}: '[]'"),
+    );
+    let words = forged.err().map(|error| error.to_string()).unwrap_or_default();
+    ensure!(words.contains("pod cannot be created with vpc.amazonaws.com/pod-eni annotation"), "{words}");
+    stage.start(&Role { name: "admitted", role: "admitted", node: "", image: "busybox" })?;
+    let seen = stage.hands.kubectl(&["get", "pod", "admitted", "-n", NAMESPACE, "-o", LIMIT])?.ok()?;
+    ensure!(seen == "1", "the limit of the pod is {seen:?}");
+    let by_stranger = |more: &[&str]| -> Result<Outcome> {
+        let change = ["annotate", "pod", "admitted", "-n", NAMESPACE, "--overwrite"];
+        stage.hands.kubectl(&[&change[..], &["--as=mallory", "--as-group=system:masters"], more].concat())
+    };
+    for change in [format!("{ANNOTATION}=[]"), format!("{ANNOTATION}-")] {
+        let outcome = by_stranger(&[&change])?;
+        let words = outcome.words();
+        ensure!(words.contains("annotation is not set by vpc-resource-controller"), "{change}: {words}");
+    }
+    by_stranger(&["other=fine"])?.ok().map(drop)
+}
+
+/// Whoever leads now deletes an orphan, and not what is another's.
+fn swept(stage: &Stage) -> Result<()> {
+    let vpc = format!("Name=vpc-id,Values={}", stage.world.vpc);
+    let subnet = stage.hands.ec2(&["describe-subnets", "--filters", &vpc, "--query", "Subnets[0].SubnetId"])?;
+    let make = |owner: &str| {
+        let tags = format!(
+            "ResourceType=network-interface,Tags=[{{Key=eks:eni:owner,Value={owner}}},\
+             {{Key=kubernetes.io/cluster/{CLUSTER},Value=owned}},\
+             {{Key=node.k8s.amazonaws.com/instance_id,Value=i-0badc0ffee0ddf00d}},{{Key=sgp.dev/pod-uid,Value=u}}]"
+        );
+        let args = ["create-network-interface", "--subnet-id", &subnet, "--tag-specifications", &tags];
+        stage.hands.ec2(&[&args[..], &["--query", "NetworkInterface.NetworkInterfaceId"]].concat())
+    };
+    let (_, others) = (make("sgp-agent")?, make("amazon-vpc-cni")?);
+    let filter = format!("Name=tag:kubernetes.io/cluster/{CLUSTER},Values=owned");
+    let query = "NetworkInterfaces[].NetworkInterfaceId";
+    until(Duration::from_secs(30), || {
+        let left = stage.hands.ec2(&["describe-network-interfaces", "--filters", &filter, "--query", query])?;
+        ensure!(left == others, "EC2 has {left}, expected {others}");
+        Ok(())
+    })?;
+    stage.hands.ec2(&["delete-network-interface", "--network-interface-id", &others]).map(drop)
+}
