@@ -98,7 +98,7 @@ class Buckets:
 
 
 BUCKETS = Buckets(*BUCKET) if BUCKET else None
-# moto serves each call in a thread of its own, and gives one address to two interfaces that are created together.
+# moto serves each call in a thread of its own, and what is added here looks before it changes.
 ONE_AT_A_TIME = threading.Lock()
 original_call = EC2Response.call_action
 original_modify = EC2Response.modify_network_interface_attribute
@@ -121,10 +121,11 @@ original_create_group = EC2Response.create_security_group
 original_delete_group = EC2Response.delete_security_group
 
 
-def reserved(eni):
-    """EC2 keeps a subnet's first four addresses and its last; moto gives them away."""
+def wrong(backend, eni):
+    """Whether EC2 would give this address: it keeps a subnet's first four and its last, and none is two interfaces'."""
     subnet, address = ipaddress.ip_network(eni.subnet.cidr_block), ipaddress.ip_address(eni.private_ip_address)
-    return int(address) - int(subnet.network_address) < 4 or address == subnet.broadcast_address
+    taken = any(e.id != eni.id and e.private_ip_address == eni.private_ip_address for e in backend.enis.values() if e.subnet.id == eni.subnet.id)
+    return taken or int(address) - int(subnet.network_address) < 4 or address == subnet.broadcast_address
 
 
 def create_network_interface(self):
@@ -139,7 +140,7 @@ def create_network_interface(self):
     check_groups(backend, self._get_param("SecurityGroupIds") or self._get_param("Groups") or [])
     before = set(backend.enis)
     answer = original_create(self)
-    while any(reserved(backend.enis[new]) for new in set(backend.enis) - before):
+    while any(wrong(backend, backend.enis[new]) for new in set(backend.enis) - before):
         for new in set(backend.enis) - before:
             backend.delete_network_interface(new)
         answer = original_create(self)
