@@ -82,9 +82,10 @@ fn a_vlan_that_is_nobodys_leads_nowhere() {
     for attachment in attachments().iter().take(1) {
         let (node, wire) = wired(Branch::Vlan, *attachment);
         assert!(wire.reaches_pod(node.pods[0].ipv4, 80));
-        let before = counted(&node, Direction::Inbound, 0);
         wire.mistake_vlan();
         assert!(!wire.reaches_pod(node.pods[0].ipv4, 80));
-        assert_eq!(counted(&node, Direction::Inbound, 0), before, "the pod's branch has not seen it");
+        assert!(!wire.reaches_pod(node.pods[0].ipv4, 81));
+        let refused = counted(&node, Direction::Inbound, DropReason::NoMatchingRule as u8);
+        assert_eq!(refused, 0, "the pod's branch has not even refused it");
     }
 }

@@ -30,13 +30,14 @@ const TOOLS: [Tool; 12] = [
 ];
 
 /// What boots a kernel, and packs what it boots into.
-const VM_TOOLS: [Tool; 6] = [
+const VM_TOOLS: [Tool; 7] = [
     Tool { package: "qemu-system-x86", probe: "qemu-system-x86_64" },
     Tool { package: "busybox-static", probe: "busybox" },
     Tool { package: "cpio", probe: "cpio" },
     Tool { package: "kmod", probe: "modprobe" },
     Tool { package: "xz-utils", probe: "xz" },
     Tool { package: "libc-bin", probe: "ldd" },
+    Tool { package: "netbase", probe: "/etc/protocols" },
 ];
 
 pub(super) const TOOLS_STEP: Step = Step {

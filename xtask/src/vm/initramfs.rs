@@ -15,6 +15,8 @@ const INIT: &str = include_str!("init.sh");
 const MODULES: [&str; 6] = ["8021q", "veth", "bridge", "dummy", "sch_ingress", "cls_bpf"];
 /// Programs that tests run; libraries come along.
 const PROGRAMS: [&str; 4] = ["ip", "tc", "bpftool", "nsenter"];
+/// By what name programs say a protocol's number.
+const PROTOCOLS: &str = "/etc/protocols";
 /// What the init script and tests take from busybox. Its own `ip` lacks most of the real one's.
 const APPLETS: [&str; 13] =
     ["sh", "mount", "insmod", "poweroff", "uname", "sleep", "cat", "ls", "dmesg", "nc", "ping", "ping6", "sysctl"];
@@ -115,6 +117,7 @@ impl Tree {
             self.stripped(program, &Path::new("tests").join(name))?;
         }
         self.stripped(&content.agent, &content.agent)?;
+        self.copy(Path::new(PROTOCOLS), Path::new(PROTOCOLS))?;
         content.data.iter().try_for_each(|directory| self.directory(directory))?;
         let names: String = content.tests.iter().map(|(name, _)| format!("{name}\n")).collect();
         self.write("tests/order", &names)?;
