@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::Node as NodeObject;
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
-use serde_json::json;
+use serde_json::{Value, json};
 use tracing::{info, warn};
 
 use super::Node;
@@ -122,6 +122,16 @@ async fn run_once(command: &mut tokio::process::Command, log: fs::File, pid_file
     child.wait().await.map_or_else(|error| error.to_string(), |status| status.to_string())
 }
 
+/// What pods can have: the runner's own capacity, and like kubelet that of extended resources, which others advertise.
+async fn allocatable(api: &Api<NodeObject>, name: &str, own: &Value) -> Value {
+    let mut all = own.clone();
+    let advertised = api.get_status(name).await.ok().and_then(|node| node.status?.capacity).unwrap_or_default();
+    for (resource, quantity) in advertised.into_iter().filter(|(resource, _)| resource.contains('/')) {
+        all[resource] = json!(quantity);
+    }
+    all
+}
+
 /// Node status, every ten seconds: the controller manager takes a silent node for a dead one.
 pub(super) async fn heartbeat(node: Node) {
     let api = Api::<NodeObject>::all(node.client.clone());
@@ -131,11 +141,12 @@ pub(super) async fn heartbeat(node: Node) {
         let now = Timestamp::now().to_string();
         let condition = |kind: &str, status: &str| json!({"type": kind, "status": status, "reason": "sgp-dev", "lastHeartbeatTime": now, "lastTransitionTime": now});
         let capacity = json!({"cpu": "8", "memory": "16Gi", "pods": "110"});
+        let allocatable = allocatable(&api, &node.name, &capacity).await;
         let status = json!({"status": {
             "addresses": [{"type": "InternalIP", "address": address}, {"type": "Hostname", "address": node.name}],
             "conditions": [condition("Ready", "True"), condition("MemoryPressure", "False"), condition("DiskPressure", "False"), condition("PIDPressure", "False")],
             "capacity": capacity,
-            "allocatable": capacity,
+            "allocatable": allocatable,
         }});
         if let Err(error) = api.patch_status(&node.name, &PatchParams::default(), &Patch::Strategic(&status)).await {
             warn!(%error, "the node's status could not be written");
