@@ -44,6 +44,12 @@ fn tcp(node: &mut Node, port: u16, flags: u8) -> Ran {
     node.run(pod.receives(), &Frame::tcp((ip(A), port), (pod.ipv4, 80), flags).bytes())
 }
 
+/// Likewise to the pod's `port`, from port 443.
+fn tcp_from_443(node: &mut Node, port: u16, flags: u8) -> Ran {
+    let pod = node.pods[0].clone();
+    node.run(pod.receives(), &Frame::tcp((ip(A), 443), (pod.ipv4, port), flags).bytes())
+}
+
 fn reason(ran: &Ran) -> Option<DropReason> {
     ran.events.first().and_then(|event| DropReason::from_code(event.reason))
 }
@@ -187,6 +193,41 @@ fn a_pod_at_its_limit_of_flows_opens_no_more_and_keeps_those_it_has() {
     assert!(tcp(&mut node, 40000, ACK).passed);
     node.kernel.sweep().expect("a sweep");
     assert!(tcp(&mut node, 40001, SYN).passed, "the sweep counts again");
+}
+
+/// Rules by which EC2 tracks what the pod opens to port 443 or not, and the inbound packets to high ports that may be answers.
+fn at_the_limit(outbound: &str) -> Option<Node> {
+    let mut node = Node::start(1)?;
+    let observed = observed(&node, &["in tcp * 0.0.0.0/0", outbound]);
+    node.apply(&observed);
+    node.maps.flow_counts.insert(node.endpoint(0).0, u64::from(ENDPOINT_FLOWS_MAX), 0).expect("FLOW_COUNTS");
+    Some(node)
+}
+
+#[test]
+fn at_the_limit_an_answer_to_an_untracked_flow_passes_by_rule_and_leaves_no_entry() {
+    let Some(mut node) = at_the_limit("out tcp 443 0.0.0.0/0") else { return };
+    for flags in [SYN | ACK, ACK] {
+        let answer = tcp_from_443(&mut node, 50_000, flags);
+        assert!(answer.passed, "{answer:?}");
+    }
+    assert_eq!(node.maps.flows.keys().count(), 0);
+    assert_eq!(
+        reason(&tcp_from_443(&mut node, 50_000, SYN)),
+        Some(DropReason::EndpointFlowLimit),
+        "a SYN answers nothing"
+    );
+    assert_eq!(
+        reason(&tcp(&mut node, 40_000, ACK)),
+        Some(DropReason::EndpointFlowLimit),
+        "nothing is open to that port"
+    );
+}
+
+#[test]
+fn at_the_limit_an_answer_to_a_tracked_flow_is_refused() {
+    let Some(mut node) = at_the_limit("out tcp 443 10.0.0.0/8") else { return };
+    assert_eq!(reason(&tcp_from_443(&mut node, 50_000, SYN | ACK)), Some(DropReason::EndpointFlowLimit));
 }
 
 #[test]

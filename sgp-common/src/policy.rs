@@ -1,5 +1,6 @@
 //! Policies: prefixes of who and what, each answering with the set of rules it satisfies.
 
+use crate::flow::is_syn;
 use crate::limits::RULE_WORDS;
 use crate::packet::{Packet, TCP, Transport, UDP};
 use crate::{Addr, Family, plain};
@@ -149,6 +150,19 @@ impl Question {
             detailed,
             detail,
         }
+    }
+
+    /// What the packet asked that this one, going `direction`, would be an answer to: the other direction, for the port
+    /// this one comes from. `None` for what has no ports, and for a SYN without ACK, which answers nothing.
+    #[inline(always)]
+    pub fn answered_by(packet: &Packet, direction: Direction) -> Option<Self> {
+        if !matches!(packet.transport, Transport::Ports) || is_syn(packet) {
+            return None;
+        }
+        let detail = packet.source_port.to_be_bytes();
+        let remote = *packet.remote(direction);
+        let direction = direction.opposite();
+        Some(Self { remote, direction, family: packet.family, protocol: packet.protocol, detailed: 1, detail })
     }
 }
 

@@ -5,6 +5,7 @@ use sgp_common::endpoint::settings::CUT_ON_REVOKE;
 use sgp_common::flow::{Admission, Flow, FlowKey, Tracking, Way, opens};
 use sgp_common::limits::ENDPOINT_FLOWS_MAX;
 use sgp_common::packet::Packet;
+use sgp_common::policy::Question;
 use sgp_common::{Direction, DropReason};
 
 use crate::clock::now_ns;
@@ -115,6 +116,15 @@ pub(crate) fn open(key: &FlowKey, flow: &Flow, found: Found) -> Result<(), DropR
         Err(_) if matches!(flow.tracking, Tracking::Untracked) && flow.nat_port == 0 => Ok(()),
         result => result,
     }
+}
+
+/// Whether a packet that its own direction's rules allow can be the answer to one whose flow EC2 would not track. Asked only
+/// where there is no place for a flow: the rules of both directions let such a conversation through without one.
+#[inline(never)]
+pub(crate) fn answers_untracked(packet: &Packet, direction: Direction, endpoint: &Endpoint) -> bool {
+    let mut admission = Admission::NONE;
+    let Some(asked) = Question::answered_by(packet, direction) else { return false };
+    policy::decide(&asked, endpoint, &mut admission).is_ok() && matches!(admission.tracking, Tracking::Untracked)
 }
 
 #[inline(always)]

@@ -248,8 +248,10 @@ fn weigh(ctx: &TcContext, packet: &Packet, here: &Here, record: &mut Record) -> 
     record.admission.way = if record.by_node == 0 { Way::Branch } else { Way::Node };
     let flow = &mut packet::scratch().ok_or(DropReason::FlowTableFull)?.flow;
     flow.begin(packet, direction, &record.admission, now_ns());
-    flow::open(key, flow, found)?;
-    Ok(Verdict::Rule)
+    match flow::open(key, flow, found) {
+        Err(reason) if !flow::answers_untracked(packet, direction, here.endpoint) => Err(reason),
+        _ => Ok(Verdict::Rule),
+    }
 }
 
 /// A packet of no flow: an ICMP error may be about one.

@@ -221,8 +221,9 @@ impl Flow {
 /// How many turns tell a UDP stream: question, answer, question, answer.
 const TURNS_MAX: u8 = 3;
 
+/// Whether a packet asks for a connection: TCP, SYN without ACK.
 #[inline(always)]
-fn is_syn(packet: &Packet) -> bool {
+pub fn is_syn(packet: &Packet) -> bool {
     packet.tcp_flags & (SYN | ACK) == SYN
 }
 
