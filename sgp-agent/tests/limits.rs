@@ -1,0 +1,113 @@
+//! What happens where a table of flows is full: established ones go on, and what EC2 would not track needs no place.
+
+#[path = "../../sgp-common/tests/frames/mod.rs"]
+mod frames;
+mod node;
+
+use frames::{Frame, ip};
+use node::rules::{ec2, set};
+use node::{Node, Ran};
+use sgp_agent::domain::observed::Observed;
+use sgp_agent::io::kernel::Kernel;
+use sgp_common::flow::{ACK, Admission, Asker, Flow, FlowKey, SYN};
+use sgp_common::limits::ENDPOINT_FLOWS_MAX;
+use sgp_common::packet::Packet;
+use sgp_common::{Direction, DropReason};
+
+const A: &str = "10.0.2.20";
+
+fn observed(node: &Node, rules: &[&str]) -> Observed {
+    node.observed(&ec2(&[("sg-1", rules)]), &[set(&["sg-1"])])
+}
+
+fn node() -> Option<Node> {
+    let mut node = Node::start(1)?;
+    let observed = observed(&node, &["in tcp 80 10.0.0.0/8", "out all * 0.0.0.0/0"]);
+    node.apply(&observed);
+    Some(node)
+}
+
+fn tcp(node: &mut Node, port: u16, flags: u8) -> Ran {
+    let pod = node.pods[0].clone();
+    node.run(pod.receives(), &Frame::tcp((ip(A), port), (pod.ipv4, 80), flags).bytes())
+}
+
+/// Likewise to the pod's `port`, from port 443.
+fn tcp_from_443(node: &mut Node, port: u16, flags: u8) -> Ran {
+    let pod = node.pods[0].clone();
+    node.run(pod.receives(), &Frame::tcp((ip(A), 443), (pod.ipv4, port), flags).bytes())
+}
+
+fn reason(ran: &Ran) -> Option<DropReason> {
+    ran.events.first().and_then(|event| DropReason::from_code(event.reason))
+}
+
+#[test]
+fn a_pod_at_its_limit_of_flows_opens_no_more_and_keeps_those_it_has() {
+    let Some(mut node) = node() else { return };
+    assert!(tcp(&mut node, 40000, SYN).passed);
+    node.maps.flow_counts.insert(node.endpoint(0).0, u64::from(ENDPOINT_FLOWS_MAX), 0).expect("FLOW_COUNTS");
+    assert_eq!(reason(&tcp(&mut node, 40001, SYN)), Some(DropReason::EndpointFlowLimit));
+    assert!(tcp(&mut node, 40000, ACK).passed);
+    node.kernel.sweep().expect("a sweep");
+    assert!(tcp(&mut node, 40001, SYN).passed, "the sweep counts again");
+}
+
+/// Rules by which EC2 tracks what the pod opens to port 443 or not, and the inbound packets to high ports that may be answers.
+fn at_the_limit(outbound: &str) -> Option<Node> {
+    let mut node = Node::start(1)?;
+    let observed = observed(&node, &["in tcp * 0.0.0.0/0", outbound]);
+    node.apply(&observed);
+    node.maps.flow_counts.insert(node.endpoint(0).0, u64::from(ENDPOINT_FLOWS_MAX), 0).expect("FLOW_COUNTS");
+    Some(node)
+}
+
+#[test]
+fn at_the_limit_an_answer_to_an_untracked_flow_passes_by_rule_and_leaves_no_entry() {
+    let Some(mut node) = at_the_limit("out tcp 443 0.0.0.0/0") else { return };
+    for flags in [SYN | ACK, ACK] {
+        let answer = tcp_from_443(&mut node, 50_000, flags);
+        assert!(answer.passed, "{answer:?}");
+    }
+    assert_eq!(node.maps.flows.keys().count(), 0);
+    assert_eq!(
+        reason(&tcp_from_443(&mut node, 50_000, SYN)),
+        Some(DropReason::EndpointFlowLimit),
+        "a SYN answers nothing"
+    );
+    assert_eq!(
+        reason(&tcp(&mut node, 40_000, ACK)),
+        Some(DropReason::EndpointFlowLimit),
+        "nothing is open to that port"
+    );
+}
+
+#[test]
+fn at_the_limit_an_answer_to_a_tracked_flow_is_refused() {
+    let Some(mut node) = at_the_limit("out tcp 443 10.0.0.0/8") else { return };
+    assert_eq!(reason(&tcp_from_443(&mut node, 50_000, SYN | ACK)), Some(DropReason::EndpointFlowLimit));
+}
+
+#[test]
+fn a_full_flow_table_opens_no_more_and_keeps_those_it_has() {
+    let Some(mut node) = node() else { return };
+    assert!(tcp(&mut node, 40000, SYN).passed);
+    let flow = Flow::open(&Packet::EMPTY, Direction::Inbound, &Admission::NONE, 0);
+    let filler = |endpoint| FlowKey {
+        endpoint,
+        local_addr: [0; 16],
+        remote_addr: [0; 16],
+        local_port: 0,
+        remote_port: 0,
+        protocol: 6,
+        query: 0,
+        asker: Asker::Nobody,
+        reserved: 0,
+    };
+    let filled = (1..).find(|endpoint| node.maps.flows.insert(filler(*endpoint), flow, 0).is_err());
+    println!("the table holds {filled:?} flows");
+    assert_eq!(reason(&tcp(&mut node, 40001, SYN)), Some(DropReason::FlowTableFull));
+    assert!(tcp(&mut node, 40000, ACK).passed);
+    node.kernel.sweep().expect("a sweep");
+    assert!(tcp(&mut node, 40001, SYN).passed, "flows of endpoints that are gone were reclaimed");
+}
