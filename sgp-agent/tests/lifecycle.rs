@@ -19,7 +19,7 @@ use sgp_agent::domain::observed::Observed;
 use sgp_agent::io::kernel::maps::PinDirs;
 use sgp_agent::io::kernel::{Attachment, Kernel, uninstall};
 use sgp_common::DropReason;
-use sgp_common::flow::{Flow, SYN};
+use sgp_common::flow::{ACK, Flow, SYN};
 use sgp_common::pins::{map, program};
 
 const A: &str = "10.0.2.20";
