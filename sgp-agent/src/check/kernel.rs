@@ -77,6 +77,7 @@ impl Kernel {
             enforcement: self.enforcement,
             // The frames of a scenario are seen at the branch; what leaves by another way is none of them.
             settings: Settings { snat: Snat::External, ..Settings::default() },
+            ..Observed::default()
         }
     }
 

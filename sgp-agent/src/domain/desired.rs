@@ -103,7 +103,7 @@ impl Desired {
             }
         }
         desired.node = leaving::plan(cloud, links, &observed.settings, judges(&observed.enforcement));
-        desired.compile_policies(cloud);
+        desired.compile_policies(cloud, &observed.former_group_sets);
         desired.revise(&observed.enforcement);
         desired
     }
@@ -127,14 +127,16 @@ impl Desired {
         }
     }
 
-    /// A policy that cannot be compiled stays as it is installed.
-    fn compile_policies(&mut self, cloud: &CloudFacts) {
-        let group_sets: BTreeSet<GroupSet> = cloud.interfaces.values().map(|eni| eni.groups.clone()).collect();
-        let context = Context { groups: &cloud.groups, prefix_lists: &cloud.prefix_lists, group_sets: &group_sets };
+    /// A policy that cannot be compiled stays as it is installed. One that has no room for the group sets of before has to do
+    /// without them.
+    fn compile_policies(&mut self, cloud: &CloudFacts, former: &BTreeSet<GroupSet>) {
+        let group_sets = cloud.group_sets();
+        let known = &group_sets | former;
+        let context = |group_sets| Context { groups: &cloud.groups, prefix_lists: &cloud.prefix_lists, group_sets };
         let pods = self.endpoints.values().map(|plan| plan.endpoint.group_set);
         let used: BTreeSet<u64> = pods.chain(leaving::group_sets(self.node.as_ref())).collect();
         for set in group_sets.iter().filter(|set| used.contains(&set.id().0)) {
-            match compile(set, &context) {
+            match compile(set, &context(&known)).or_else(|_| compile(set, &context(&group_sets))) {
                 Ok(policy) => drop(self.policies.insert(set.id(), policy)),
                 Err(reason) => {
                     self.refused.push(Refusal { object: format!("group set {set}"), reason });

@@ -25,6 +25,10 @@ pub struct Observed {
     pub enforcement: Enforcement,
     /// From the operator, by AWS's environment variables.
     pub settings: Settings,
+    /// Group sets that addresses may still carry in the kernel, because they did when the agent looked last. Policies go on
+    /// knowing them for one round more: a peer that changes its groups is then, at every moment, a member of the old or of
+    /// the new ones. Empty after a restart: what changed meanwhile may be judged as neither for as long as one round takes.
+    pub former_group_sets: BTreeSet<GroupSet>,
 }
 
 /// What Kubernetes says.
@@ -148,6 +152,11 @@ pub struct CloudFacts {
 }
 
 impl CloudFacts {
+    /// Every group set that some known interface carries.
+    pub fn group_sets(&self) -> BTreeSet<GroupSet> {
+        self.interfaces.values().map(|eni| eni.groups.clone()).collect()
+    }
+
     /// IPv4 CIDR of a subnet: with custom networking, a branch's is not the instance's.
     pub fn subnet_cidr(&self, subnet_id: &str) -> Option<Ipv4Net> {
         self.subnets.get(subnet_id).map_or(self.instance.subnet_cidr, |subnet| subnet.cidr)

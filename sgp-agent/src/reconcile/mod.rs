@@ -9,7 +9,7 @@ mod poll;
 mod provision;
 mod tell;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,7 @@ use tracing::{info, warn};
 use crate::domain::branches::CloudStep;
 use crate::domain::desired::{Desired, Refusal};
 use crate::domain::enforcement::Enforcement;
+use crate::domain::groups::GroupSet;
 use crate::domain::installed::Installed;
 use crate::domain::observed::{CloudFacts, Observed};
 use crate::domain::plan::{Step, plan};
@@ -116,12 +117,20 @@ struct Memory {
     told: Told,
     look_in: Duration,
     last_sweep: Option<Instant>,
+    /// See `Observed::former_group_sets`.
+    group_sets: BTreeSet<GroupSet>,
 }
 
 impl<C: Cloud, K: Kernel + 'static> Reconciler<C, K> {
     /// Runs for as long as the process lives.
     pub async fn run(self) {
-        let mut memory = Memory { begun: Instant::now(), told: Told::default(), look_in: RESYNC, last_sweep: None };
+        let mut memory = Memory {
+            begun: Instant::now(),
+            told: Told::default(),
+            look_in: RESYNC,
+            last_sweep: None,
+            group_sets: BTreeSet::new(),
+        };
         let mut facts = self.facts.clone();
         loop {
             // Before the round reads them: what arrives during the round is news for the next.
@@ -146,9 +155,14 @@ impl<C: Cloud, K: Kernel + 'static> Reconciler<C, K> {
             links: Some(self.netlink.links().await.context("observing the node's links")?),
             enforcement: self.enforcement,
             settings: self.settings.clone(),
+            former_group_sets: memory.group_sets.clone(),
         };
         let desired = Desired::from(&observed);
+        let group_sets = observed.cloud.as_ref().map(CloudFacts::group_sets).unwrap_or_default();
+        // A round that fails half-way may have published some of these, and left some of those before.
+        memory.group_sets.extend(group_sets.iter().cloned());
         let installed = self.enforce(&desired, memory).await?;
+        memory.group_sets = group_sets;
         let mut round = self.provision(&observed, &installed, memory);
         let mut refused = by_object(desired.refused.iter());
         refused.append(&mut round.refused);
