@@ -58,6 +58,7 @@ const WRITERS: &[(&str, &[&str])] = &[
     (map::LOCAL, &[KERNEL]),
     (map::PEERS, &[KERNEL]),
     (map::POLICIES, &[POLICIES]),
+    (map::REVISIONS, &[KERNEL]),
     (INNER, &[POLICIES]),
     (map::POLICY_SHAPE, &[]),
     (map::RULE_NAMES, &[POLICIES]),
@@ -195,7 +196,7 @@ fn every_map_is_written_where_the_list_says_and_nowhere_else() {
     assert!(map::ALL.iter().all(|map| listed.contains(map)), "every pinned map is in the list");
 }
 
-/// Whether a file writes a map: by its own name in programs, by the field of `Maps` in the agent.
+/// Whether a file writes a map: by its own name in programs; in the agent by the field of `Maps`, itself or through `Slots`.
 fn writes(code: &str, map: &str) -> bool {
     let field = match map {
         map::ENDPOINT_NAMES => ".names".to_owned(),
@@ -205,7 +206,12 @@ fn writes(code: &str, map: &str) -> bool {
     };
     let verbs = ["insert", "remove", "set", "get_ptr_mut", "reserve"];
     let called = |name: &str| verbs.iter().any(|verb| code.contains(&format!("{name}.{verb}(")));
-    called(&field) || called(&format!(" {map}")) || called(&format!("({map}")) || called(&format!("= {map}"))
+    let by_slots = code.contains(&format!("&mut self.maps{field},"));
+    by_slots
+        || called(&field)
+        || called(&format!(" {map}"))
+        || called(&format!("({map}"))
+        || called(&format!("= {map}"))
 }
 
 #[test]

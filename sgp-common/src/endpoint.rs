@@ -56,9 +56,6 @@ pub mod settings {
 pub struct Endpoint {
     /// Group set whose policy judges this endpoint: first 64 bits of SHA-256 over the sorted group ids.
     pub group_set: u64,
-    /// Tells flows when to be judged again: the policy's digest, and where members of groups count as well (`CUT_ON_REVOKE`)
-    /// a hash over both.
-    pub revision: u64,
     /// The branch's IPv4 address, v4-mapped, or unspecified.
     pub ipv4: Addr,
     /// The branch's IPv6 address, or unspecified.

@@ -25,6 +25,9 @@ pub mod map {
     pub const PEERS: &str = "PEERS";
     /// Group set id -> policy (inner LPM trie: `Selector` -> `Answer`).
     pub const POLICIES: &str = "POLICIES";
+    /// Group set id -> revision (u64): tells flows when to be judged again. The policy's digest, and where members of groups
+    /// count as well (`CUT_ON_REVOKE`) a hash over both. By itself, so that endpoints need not be written when rules change.
+    pub const REVISIONS: &str = "REVISIONS";
     /// Never used by programs: carries the BTF that inner tries are created with.
     pub const POLICY_SHAPE: &str = "POLICY_SHAPE";
     /// [`crate::policy::RuleKey`] -> [`crate::policy::RuleName`]; written by the agent, read by people.
@@ -39,7 +42,7 @@ pub mod map {
     pub const SNAT: &str = "SNAT";
     /// Destinations reached by the branch and under the pod's own address: address prefix -> 1.
     pub const SNAT_EXCLUDED: &str = "SNAT_EXCLUDED";
-    /// One [`crate::snat::Node`].
+    /// 0 -> [`crate::snat::Node`]: a hash map, since an array has its values overwritten under a reader's eyes.
     pub const NODE: &str = "NODE";
     /// [`crate::event::CounterKey`] -> [`crate::event::Counter`], per CPU.
     pub const COUNTERS: &str = "COUNTERS";
@@ -58,13 +61,14 @@ pub mod map {
     /// the agent loads, costs nothing, since the verifier removes what a constant makes unreachable.
     pub const TEST: &str = "TEST";
     /// Every pinned map.
-    pub const ALL: [&str; 18] = [
+    pub const ALL: [&str; 19] = [
         INTERFACES,
         ENDPOINTS,
         ENDPOINT_NAMES,
         LOCAL,
         PEERS,
         POLICIES,
+        REVISIONS,
         POLICY_SHAPE,
         RULE_NAMES,
         FLOWS,

@@ -57,7 +57,6 @@ fn structs(out: &mut String) -> std::fmt::Result {
         out,
         Endpoint {
             group_set,
-            revision,
             ipv4,
             ipv6,
             router,

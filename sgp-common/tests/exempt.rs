@@ -16,7 +16,6 @@ const POD6: &str = "2001:db8:1::10";
 fn endpoint() -> Endpoint {
     Endpoint {
         group_set: 1,
-        revision: 1,
         ipv4: v4_mapped([10, 0, 1, 10]),
         ipv6: [0x20, 0x01, 0x0d, 0xb8, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10],
         router: v4_mapped([10, 0, 1, 1]),

@@ -74,7 +74,7 @@ fn is_due(flow: &Flow, endpoint: &Endpoint) -> bool {
     if matches!(flow.tracking, Tracking::Tracked) && endpoint.settings & CUT_ON_REVOKE == 0 {
         return false;
     }
-    flow.revision != if flow.nat_port == 0 { endpoint.revision } else { snat::revision(endpoint) }
+    flow.revision != if flow.nat_port == 0 { policy::revision(endpoint) } else { snat::revision(endpoint) }
 }
 
 /// Puts the packet that opened a flow to the rules of today.

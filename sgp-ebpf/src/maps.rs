@@ -30,6 +30,8 @@ pub(crate) static PEERS: HashMap<Addr, Peer, { PEERS_MAX as usize }, NO_PREALLOC
 #[btf_map]
 pub(crate) static POLICIES: HashOfMaps<u64, Policy, { POLICIES_MAX as usize }> = HashOfMaps::new();
 #[btf_map]
+pub(crate) static REVISIONS: HashMap<u64, u64, { POLICIES_MAX as usize }> = HashMap::new();
+#[btf_map]
 pub(crate) static POLICY_SHAPE: Policy = LpmTrie::new();
 #[btf_map]
 pub(crate) static RULE_NAMES: HashMap<RuleKey, RuleName, { RULE_NAMES_MAX as usize }, NO_PREALLOC> = HashMap::new();
@@ -44,7 +46,7 @@ pub(crate) static SNAT: HashMap<SnatKey, SnatEntry, { SNAT_MAX as usize }> = Has
 #[btf_map]
 pub(crate) static SNAT_EXCLUDED: LpmTrie<Addr, u8, { SNAT_EXCLUDED_MAX as usize }> = LpmTrie::new();
 #[btf_map]
-pub(crate) static NODE: Array<Node, 1> = Array::new();
+pub(crate) static NODE: HashMap<u32, Node, 1> = HashMap::new();
 #[btf_map]
 pub(crate) static COUNTERS: PerCpuHashMap<CounterKey, Counter, { COUNTERS_MAX as usize }> = PerCpuHashMap::new();
 #[btf_map]

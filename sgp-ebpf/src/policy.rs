@@ -1,12 +1,14 @@
 //! Three lookups and an AND.
 
+use core::ptr;
+
 use aya_ebpf::btf_maps::lpm_trie::Key;
-use sgp_common::DropReason;
 use sgp_common::endpoint::Endpoint;
 use sgp_common::flow::{Admission, Tracking};
 use sgp_common::policy::{Answer, FULL_BITS, PEER_BITS, Question, Selector, first_match};
+use sgp_common::{Addr, DropReason};
 
-use crate::maps::{PEERS, POLICIES, Policy};
+use crate::maps::{PEERS, POLICIES, Policy, REVISIONS};
 use crate::packet::scratch;
 
 /// Asks the endpoint's policy who lets this pass.
@@ -17,14 +19,24 @@ use crate::packet::scratch;
 pub(crate) fn decide(question: &Question, endpoint: &Endpoint, admission: &mut Admission) -> Result<(), DropReason> {
     let scratch = scratch().ok_or(DropReason::NoPolicy)?;
     scratch.question = *question;
+    // Before the policy: one that is swapped in between is asked once more, never once too few.
+    let revision = revision(endpoint);
     match ask_policy(endpoint.group_set) {
         0 => {
-            *admission = Admission { revision: endpoint.revision, nat_port: 0, ..scratch.admission };
+            *admission = Admission { revision, nat_port: 0, ..scratch.admission };
             Ok(())
         }
         1 => Err(DropReason::NoPolicy),
         _ => Err(DropReason::NoMatchingRule),
     }
+}
+
+/// The revision that flows of an endpoint are held against.
+#[inline(always)]
+pub(crate) fn revision(endpoint: &Endpoint) -> u64 {
+    // SAFETY: an 8-byte value is read whole; that of a slot that was given to another group set meanwhile has a flow judged
+    // again, and no more.
+    unsafe { REVISIONS.get(&endpoint.group_set) }.copied().unwrap_or_default()
 }
 
 /// Puts the question in scratch to a group set's policy, and the answer beside it: 0 if a rule allows it, 1 if there is no
@@ -53,6 +65,20 @@ fn get(policy: &Policy, bits: u32, selector: Selector) -> Option<&Answer> {
     policy.get(&*key)
 }
 
+/// The group set that an address carries. The kernel gives the slot of an entry that was replaced to another at once, and peers
+/// are too many for the agent to wait for programs (`Slots` does for endpoints): so the entry must still be there after it was
+/// read, or the one that is there instead counts.
+#[inline(always)]
+fn group_set_of(addr: &Addr) -> Option<u64> {
+    // SAFETY: an 8-byte value is read whole.
+    let peer = unsafe { PEERS.get(addr) }?;
+    // SAFETY: as above; volatile, so that it is read before the second lookup.
+    let group_set = unsafe { ptr::read_volatile(&raw const peer.group_set) };
+    // SAFETY: as above.
+    let after = unsafe { PEERS.get(addr) }?;
+    Some(if ptr::eq(peer, after) { group_set } else { after.group_set })
+}
+
 #[inline(always)]
 fn ask(policy: &Policy, question: &Question, admission: &mut Admission) -> Option<()> {
     let (bits, service) = Selector::service(question);
@@ -60,9 +86,8 @@ fn ask(policy: &Policy, question: &Question, admission: &mut Admission) -> Optio
     let addr = &question.remote;
     let (direction, family) = (question.direction, question.family);
     let remote = get(policy, FULL_BITS, Selector::remote(direction, family, *addr));
-    // SAFETY: an 8-byte value is read whole.
-    let peer = match unsafe { PEERS.get(addr) } {
-        Some(peer) => get(policy, PEER_BITS, Selector::peer(direction, family, peer.group_set)),
+    let peer = match group_set_of(addr) {
+        Some(group_set) => get(policy, PEER_BITS, Selector::peer(direction, family, group_set)),
         None => None,
     };
     admission.rule = first_match(remote.map(|it| &it.rules), peer.map(|it| &it.rules), &service.rules)?;

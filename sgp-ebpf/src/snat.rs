@@ -19,7 +19,8 @@ use crate::rewrite::{self, Side};
 /// The node's own way out, once the agent has told it.
 #[inline(always)]
 pub(crate) fn node() -> Option<&'static Node> {
-    NODE.get(0).filter(|node| node.ifindex != 0)
+    // SAFETY: as of endpoints (`primary`).
+    unsafe { NODE.get(&0) }.filter(|node| node.ifindex != 0)
 }
 
 /// Whether a destination is reached by the primary interface. IPv6 is never translated (facts 3.5).
@@ -56,9 +57,9 @@ pub(crate) fn revision(pod: &Endpoint) -> u64 {
 #[inline(always)]
 fn revision_of(node: &Node, pod: &Endpoint) -> Result<u64, DropReason> {
     Ok(match node.policy {
-        SnatPolicy::Node => primary(node)?.revision,
-        SnatPolicy::Pod => pod.revision,
-        SnatPolicy::Both => primary(node)?.revision ^ pod.revision,
+        SnatPolicy::Node => policy::revision(primary(node)?),
+        SnatPolicy::Pod => policy::revision(pod),
+        SnatPolicy::Both => policy::revision(primary(node)?) ^ policy::revision(pod),
     })
 }
 

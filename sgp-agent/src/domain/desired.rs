@@ -31,6 +31,8 @@ pub struct Desired {
     pub endpoints: BTreeMap<EndpointId, EndpointPlan>,
     /// The node's own way out, as long as it is known.
     pub node: Option<NodePlan>,
+    /// What revisions say of who is a member of what: a hash, or 0 where members do not count.
+    pub members: u64,
     /// Bits of `Endpoint::settings` that standard-mode pods have.
     pub of_standard: u32,
     /// What could not be had, and why: an object's name and a sentence. The old state of it is kept.
@@ -104,24 +106,16 @@ impl Desired {
         }
         desired.node = leaving::plan(cloud, links, &observed.settings, judges(&observed.enforcement));
         desired.compile_policies(cloud, &observed.former_group_sets);
-        desired.revise(&observed.enforcement);
+        desired.tell(&observed.enforcement);
         desired
     }
 
-    /// Tells every endpoint the operator's choices, and the revision its flows are held against. Where the policy was
-    /// refused, what is installed is not known here: revision 0 has flows judged again by it, once.
-    fn revise(&mut self, enforcement: &Enforcement) {
-        let members = (enforcement.revoked == Revoked::IsCut).then(|| hash_of_members(&self.peers));
-        if let Some(node) = &mut self.node {
-            leaving::revise(node, &self.policies.iter().map(|(id, policy)| (*id, policy.digest)).collect());
+    /// Tells every endpoint the operator's choices.
+    fn tell(&mut self, enforcement: &Enforcement) {
+        if enforcement.revoked == Revoked::IsCut {
+            self.members = hash_of_members(&self.peers);
         }
         for plan in self.endpoints.values_mut() {
-            let digest = self.policies.get(&GroupSetId(plan.endpoint.group_set)).map(|policy| policy.digest);
-            plan.endpoint.revision = match (digest, members) {
-                (None, _) => 0,
-                (Some(digest), None) => digest,
-                (Some(digest), Some(members)) => digest ^ members,
-            };
             let standard = !plan.host_interface.starts_with(STRICT_PREFIX);
             plan.endpoint.settings = bits(enforcement) | if standard { self.of_standard } else { 0 };
         }
@@ -209,7 +203,6 @@ fn endpoint(
     let branch_link = branch_link.ok_or_else(|| format!("branch {id} has no interface {branch} on this node"))?;
     let endpoint = Endpoint {
         group_set: eni.groups.id().0,
-        revision: 0,
         ipv4: first(&eni.addresses, IpAddr::is_ipv4),
         ipv6: first(&eni.addresses, IpAddr::is_ipv6),
         router: cloud.subnet_cidr(&eni.subnet_id).map_or(UNSPECIFIED, |net| offset(&net, 1)),

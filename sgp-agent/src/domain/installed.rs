@@ -14,6 +14,8 @@ use super::leaving::Excluded;
 pub struct Installed {
     /// Digest of each installed policy.
     pub policies: BTreeMap<GroupSetId, u64>,
+    /// `REVISIONS`.
+    pub revisions: BTreeMap<GroupSetId, u64>,
     /// `PEERS`.
     pub peers: BTreeMap<Addr, GroupSetId>,
     /// `ENDPOINTS`.

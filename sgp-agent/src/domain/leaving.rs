@@ -1,6 +1,6 @@
 //! The node's own way out of the VPC, which standard-mode pods share (facts 4).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use ipnet::{IpNet, Ipv4Net};
 use sgp_common::Addr;
@@ -9,7 +9,7 @@ use sgp_common::limits::{SNAT_PORT_FIRST, SNAT_PORT_LAST};
 use sgp_common::snat::{Node, SnatPolicy, SnatPorts};
 
 use super::desired::{first, offset, timeouts};
-use super::groups::{EndpointId, GroupSetId};
+use super::groups::EndpointId;
 use super::observed::{CloudFacts, LinkFacts, NetworkInterface};
 use super::prefix;
 use super::settings::{self, Settings, Snat};
@@ -73,7 +73,6 @@ fn primary(cloud: &CloudFacts) -> Option<&NetworkInterface> {
 fn endpoint(eni: &NetworkInterface, link: &LinkFacts, node: &Node) -> Endpoint {
     Endpoint {
         group_set: eni.groups.id().0,
-        revision: 0,
         ipv4: node.addr,
         ipv6: first(&eni.addresses, std::net::IpAddr::is_ipv6),
         router: node.gateway,
@@ -111,11 +110,6 @@ fn told(snat: &Snat, vpc_cidrs: &[IpNet]) -> (BTreeSet<Excluded>, SnatPorts) {
 /// Group sets that the primary interface needs a policy of.
 pub(super) fn group_sets(plan: Option<&NodePlan>) -> impl Iterator<Item = u64> {
     plan.map(|plan| plan.endpoint.group_set).into_iter()
-}
-
-/// Tells the plan the revision of the policy that judges by it; see `Desired::revise`.
-pub(super) fn revise(plan: &mut NodePlan, digests: &BTreeMap<GroupSetId, u64>) {
-    plan.endpoint.revision = digests.get(&GroupSetId(plan.endpoint.group_set)).copied().unwrap_or_default();
 }
 
 #[cfg(test)]

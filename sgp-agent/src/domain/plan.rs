@@ -20,6 +20,8 @@ pub enum Step {
     PutPolicy(GroupSetId, Box<Policy>),
     /// Publish a peer's group set.
     PutPeer(Addr, GroupSetId),
+    /// Have flows that do not outlive their rule judged again by this group set's policy.
+    PutRevision(GroupSetId, u64),
     /// Write an endpoint, its names and its local addresses.
     PutEndpoint(EndpointId, Box<EndpointPlan>),
     /// Write what is known of the primary interface, and what is not translated.
@@ -34,7 +36,7 @@ pub enum Step {
     RemoveInterface(u32),
     /// Forget an endpoint, its names, local addresses, flows and counters.
     RemoveEndpoint(EndpointId),
-    /// Forget a policy no endpoint uses.
+    /// Forget a policy no endpoint uses, and its revision.
     RemovePolicy(GroupSetId),
 }
 
@@ -43,7 +45,8 @@ pub enum Step {
 /// The order is what makes every prefix of the plan safe:
 /// 1. peers that left: the one case in which being late allows too much, since their address may be a stranger's;
 /// 2. policies, then peers: a peer is never published before the policies that know its group set, and one that
-///    changes it is written over, so that it is a member of the old or of the new one and never of none;
+///    changes it is written over, so that it is a member of the old or of the new one and never of none. Then
+///    revisions, so that what is judged again for one is judged by all of the new;
 /// 3. the node's own way out, before endpoints that take it: until then what they send out of the VPC drops;
 /// 4. programs, then endpoints, then interfaces: a program on an interface of no endpoint drops
 ///    (`UnknownEndpoint`), an endpoint without policy drops (`NoPolicy`);
@@ -56,6 +59,9 @@ pub fn plan(desired: &Desired, installed: &Installed) -> Vec<Step> {
     }
     put_policies(desired, installed, &mut steps);
     put_peers(desired, installed, &mut steps);
+    if !desired.keep.everything {
+        put_revisions(desired, installed, &mut steps);
+    }
     put_node(desired, installed, &mut steps);
     put_endpoints(desired, installed, &mut steps);
     if !desired.keep.everything {
@@ -78,6 +84,17 @@ fn put_policies(desired: &Desired, installed: &Installed, steps: &mut Vec<Step>)
 fn put_peers(desired: &Desired, installed: &Installed, steps: &mut Vec<Step>) {
     let changed = desired.peers.iter().filter(|(addr, set)| installed.peers.get(*addr) != Some(set));
     steps.extend(changed.map(|(addr, set)| Step::PutPeer(*addr, *set)));
+}
+
+fn put_revisions(desired: &Desired, installed: &Installed, steps: &mut Vec<Step>) {
+    let mut digests: BTreeMap<GroupSetId, u64> = kept_policies(desired, installed)
+        .into_iter()
+        .filter_map(|id| Some((id, *installed.policies.get(&id)?)))
+        .collect();
+    digests.extend(desired.policies.iter().map(|(id, policy)| (*id, policy.digest)));
+    let wanted = digests.into_iter().map(|(id, digest)| (id, digest ^ desired.members));
+    let changed = wanted.filter(|(id, revision)| installed.revisions.get(id) != Some(revision));
+    steps.extend(changed.map(|(id, revision)| Step::PutRevision(id, revision)));
 }
 
 fn put_node(desired: &Desired, installed: &Installed, steps: &mut Vec<Step>) {
@@ -140,6 +157,14 @@ fn remove_endpoints(desired: &Desired, installed: &Installed, steps: &mut Vec<St
 }
 
 fn remove_policies(desired: &Desired, installed: &Installed, steps: &mut Vec<Step>) {
+    let kept = kept_policies(desired, installed);
+    let known: BTreeSet<&GroupSetId> = installed.policies.keys().chain(installed.revisions.keys()).collect();
+    let stale = known.into_iter().filter(|id| !desired.policies.contains_key(id) && !kept.contains(id));
+    steps.extend(stale.map(|id| Step::RemovePolicy(*id)));
+}
+
+/// What stays as it is installed.
+fn kept_policies(desired: &Desired, installed: &Installed) -> BTreeSet<GroupSetId> {
     let endpoints = desired.keep.endpoints.iter().filter_map(|id| installed.endpoints.get(id));
     let mut kept: BTreeSet<GroupSetId> = endpoints.map(|endpoint| GroupSetId(endpoint.group_set)).collect();
     kept.extend(&desired.keep.policies);
@@ -147,8 +172,7 @@ fn remove_policies(desired: &Desired, installed: &Installed, steps: &mut Vec<Ste
         let endpoint = installed.endpoints.get(&EndpointId(node.endpoint));
         kept.extend(endpoint.map(|endpoint| GroupSetId(endpoint.group_set)));
     }
-    let stale = installed.policies.keys().filter(|id| !desired.policies.contains_key(id) && !kept.contains(id));
-    steps.extend(stale.map(|id| Step::RemovePolicy(*id)));
+    kept
 }
 
 /// The four programs of an endpoint.

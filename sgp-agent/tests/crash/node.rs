@@ -190,6 +190,7 @@ impl Node {
             Step::RemovePeer(addr) => drop(kernel.peers.remove(addr)),
             Step::PutPolicy(id, policy) => drop(kernel.policies.insert(*id, policy.digest)),
             Step::PutPeer(addr, set) => drop(kernel.peers.insert(*addr, *set)),
+            Step::PutRevision(id, revision) => drop(kernel.revisions.insert(*id, *revision)),
             Step::PutEndpoint(id, plan) => {
                 kernel.names.insert(*id, plan.name);
                 kernel.endpoints.insert(*id, plan.endpoint);
@@ -213,7 +214,10 @@ impl Node {
                 kernel.names.remove(id);
                 kernel.local.retain(|_, owner| owner != id);
             }
-            Step::RemovePolicy(id) => drop(kernel.policies.remove(id)),
+            Step::RemovePolicy(id) => {
+                kernel.policies.remove(id);
+                kernel.revisions.remove(id);
+            }
         }
     }
 

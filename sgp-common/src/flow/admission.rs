@@ -28,7 +28,7 @@ pub enum Way {
 pub struct Admission {
     /// Digest of the policy.
     pub policy_digest: u64,
-    /// The endpoint's revision it was asked at.
+    /// The revision of the policy it was asked of.
     pub revision: u64,
     /// Index of the rule in its direction and family; `u16::MAX` for none.
     pub rule: u16,

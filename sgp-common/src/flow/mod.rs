@@ -36,7 +36,7 @@ pub struct Flow {
     pub last_seen_ns: u64,
     /// Digest of the policy that admitted the flow; names the rule together with `rule`.
     pub policy_digest: u64,
-    /// The endpoint's revision when the flow was judged last.
+    /// The revision of the policy that judged the flow last, as `REVISIONS` had it before; of two policies, both in one.
     pub revision: u64,
     /// Packets to the pod.
     pub packets_in: u64,

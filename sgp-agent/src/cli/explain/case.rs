@@ -203,13 +203,17 @@ impl Case<'_> {
             return false;
         }
         let primary =
-            || node.and_then(|node| self.maps.endpoints.get(&node.endpoint, 0).ok()).map_or(0, |it| it.revision);
+            || node.and_then(|node| self.maps.endpoints.get(&node.endpoint, 0).ok()).map_or(0, |it| self.revision(&it));
         let revision = match node.filter(|_| flow.nat_port != 0).map(|node| node.policy) {
-            None | Some(SnatPolicy::Pod) => self.endpoint.revision,
+            None | Some(SnatPolicy::Pod) => self.revision(&self.endpoint),
             Some(SnatPolicy::Node) => primary(),
-            Some(SnatPolicy::Both) => primary() ^ self.endpoint.revision,
+            Some(SnatPolicy::Both) => primary() ^ self.revision(&self.endpoint),
         };
         flow.revision != revision
+    }
+
+    fn revision(&self, endpoint: &Endpoint) -> u64 {
+        self.maps.revisions.get(&endpoint.group_set, 0).unwrap_or_default()
     }
 
     /// A live flow to this service, from any port of the other side.

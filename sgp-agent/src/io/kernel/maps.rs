@@ -71,6 +71,8 @@ pub struct Maps {
     pub peers: HashMap<MapData, Addr, Peer>,
     /// Policies.
     pub policies: HashOfMaps<MapData, u64, PolicyTrie>,
+    /// Their revisions.
+    pub revisions: HashMap<MapData, u64, u64>,
     /// Names of rules.
     pub rule_names: HashMap<MapData, RuleKey, RuleName>,
     /// Flows.
@@ -82,7 +84,7 @@ pub struct Maps {
     /// Destinations that are not translated.
     pub excluded: LpmTrie<MapData, Addr, u8>,
     /// The node's own way out.
-    pub node: Array<MapData, Node>,
+    pub node: HashMap<MapData, u32, Node>,
     /// Counters.
     pub counters: PerCpuHashMap<MapData, CounterKey, Counter>,
     /// Digest of the object the programs came from.
@@ -114,6 +116,7 @@ impl Maps {
             local: open!(dirs, map::LOCAL),
             peers: open!(dirs, map::PEERS),
             policies: open!(dirs, map::POLICIES),
+            revisions: open!(dirs, map::REVISIONS),
             rule_names: open!(dirs, map::RULE_NAMES),
             flows: open!(dirs, map::FLOWS),
             flow_counts: open!(dirs, map::FLOW_COUNTS),

@@ -7,6 +7,7 @@ mod names;
 mod policies;
 pub mod preflight;
 mod programs;
+mod slots;
 mod sweep;
 mod sys;
 mod tcx;
@@ -19,6 +20,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use aya::maps::lpm_trie::Key;
 use sgp_common::Addr;
+use sgp_common::pins::map;
 use sgp_common::policy::Peer;
 use sgp_common::snat::SnatKey;
 
@@ -31,6 +33,7 @@ pub use attachment::Attachment;
 use maps::{Maps, PinDirs, gone};
 pub use programs::Cost;
 use programs::{Programs, Purpose};
+use slots::Slots;
 pub use sweep::Swept;
 
 /// What enforces: the kernel, or a model of it in tests.
@@ -57,6 +60,7 @@ pub struct Bpf {
     dirs: PinDirs,
     maps: Maps,
     programs: Programs,
+    slots: Slots,
     /// Reply keys that the last sweep found without a flow: the data path writes them before it.
     suspects: BTreeSet<SnatKey>,
 }
@@ -95,7 +99,9 @@ impl Bpf {
         let opened = programs::ensure(&dirs, purpose, attachment);
         let opened = opened.and_then(|programs| Ok((Maps::open(&dirs)?, programs)));
         match opened {
-            Ok((maps, programs)) => Ok(Self { dirs, maps, programs, suspects: BTreeSet::new() }),
+            Ok((maps, programs)) => {
+                Ok(Self { dirs, maps, programs, slots: Slots::default(), suspects: BTreeSet::new() })
+            }
             Err(error) => {
                 if first {
                     // The error that is returned matters more than one of cleaning up.
@@ -123,20 +129,20 @@ impl Bpf {
 
     fn put_endpoint(&mut self, id: EndpointId, plan: &EndpointPlan) -> Result<()> {
         self.maps.names.insert(id.0, plan.name, 0).context("writing ENDPOINT_NAMES")?;
-        self.maps.endpoints.insert(id.0, plan.endpoint, 0).context("writing ENDPOINTS")?;
+        self.slots.put(&mut self.maps.endpoints, map::ENDPOINTS, id.0, plan.endpoint)?;
         let stale = self.addresses_of(id).into_iter().filter(|addr| !plan.addresses.contains(addr));
         for addr in stale.collect::<Vec<_>>() {
-            gone(self.maps.local.remove(&addr)).context("writing LOCAL")?;
+            self.slots.remove(&mut self.maps.local, map::LOCAL, &addr)?;
         }
         for addr in &plan.addresses {
-            self.maps.local.insert(addr, id.0, 0).context("writing LOCAL")?;
+            self.slots.put(&mut self.maps.local, map::LOCAL, *addr, id.0)?;
         }
         Ok(())
     }
 
     /// What is excluded first: for a moment too little is translated, and that leaves by the branch, where it is judged.
     fn put_node(&mut self, plan: &NodePlan) -> Result<()> {
-        self.maps.endpoints.insert(plan.id.0, plan.endpoint, 0).context("writing ENDPOINTS")?;
+        self.slots.put(&mut self.maps.endpoints, map::ENDPOINTS, plan.id.0, plan.endpoint)?;
         let known = excluded(&self.maps);
         for (bits, addr) in plan.excluded.difference(&known) {
             self.maps.excluded.insert(&Key::new(*bits, *addr), 1, 0).context("SNAT_EXCLUDED has no room")?;
@@ -144,14 +150,14 @@ impl Bpf {
         for (bits, addr) in known.difference(&plan.excluded) {
             gone(self.maps.excluded.remove(&Key::new(*bits, *addr))).context("writing SNAT_EXCLUDED")?;
         }
-        self.maps.node.set(0, plan.node, 0).context("writing NODE")
+        self.slots.put(&mut self.maps.node, map::NODE, 0, plan.node)
     }
 
     fn remove_endpoint(&mut self, id: EndpointId) -> Result<()> {
         for addr in self.addresses_of(id) {
-            gone(self.maps.local.remove(&addr)).context("writing LOCAL")?;
+            self.slots.remove(&mut self.maps.local, map::LOCAL, &addr)?;
         }
-        gone(self.maps.endpoints.remove(&id.0)).context("writing ENDPOINTS")?;
+        self.slots.remove(&mut self.maps.endpoints, map::ENDPOINTS, &id.0)?;
         gone(self.maps.names.remove(&id.0)).context("writing ENDPOINT_NAMES")
     }
 
@@ -172,16 +178,22 @@ impl Kernel for Bpf {
             Step::PutPeer(addr, set) => {
                 self.maps.peers.insert(addr, Peer { group_set: set.0 }, 0).context("PEERS has no room for a peer")
             }
+            Step::PutRevision(id, revision) => {
+                self.maps.revisions.insert(id.0, revision, 0).context("writing REVISIONS")
+            }
             Step::PutEndpoint(id, plan) => self.put_endpoint(*id, plan),
             Step::PutNode(plan) => self.put_node(plan),
             Step::PutInterface(index, interface) => {
-                self.maps.interfaces.insert(index, interface, 0).context("writing INTERFACES")
+                self.slots.put(&mut self.maps.interfaces, map::INTERFACES, *index, *interface)
             }
             Step::Attach(link) => self.programs.attach(&self.dirs, link),
             Step::Detach(link) => self.programs.attachment.detach(&self.dirs, link),
-            Step::RemoveInterface(index) => gone(self.maps.interfaces.remove(index)).context("writing INTERFACES"),
+            Step::RemoveInterface(index) => self.slots.remove(&mut self.maps.interfaces, map::INTERFACES, index),
             Step::RemoveEndpoint(id) => self.remove_endpoint(*id),
-            Step::RemovePolicy(id) => policies::remove(&mut self.maps, &self.dirs, *id),
+            Step::RemovePolicy(id) => {
+                policies::remove(&mut self.maps, &self.dirs, *id)?;
+                gone(self.maps.revisions.remove(&id.0)).context("writing REVISIONS")
+            }
         }
     }
 
@@ -207,6 +219,7 @@ fn read_back(maps: &Maps, dirs: &PinDirs, attachment: Attachment) -> Result<Inst
     let policies = sets.into_iter().filter_map(|id| Some((id, maps::digest(&maps.policy(id)?)))).collect();
     Ok(Installed {
         policies,
+        revisions: maps.revisions.iter().flatten().map(|(id, revision)| (GroupSetId(id), revision)).collect(),
         peers: maps.peers.iter().flatten().map(|(addr, peer)| (addr, GroupSetId(peer.group_set))).collect(),
         endpoints: maps.endpoints.iter().flatten().map(|(id, value)| (EndpointId(id), value)).collect(),
         names: maps.names.iter().flatten().map(|(id, value)| (EndpointId(id), value)).collect(),

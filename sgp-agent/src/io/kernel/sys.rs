@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
@@ -14,6 +15,19 @@ const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_BTF_GET_FD_BY_ID: libc::c_long = 19;
 const BPF_LINK_UPDATE: libc::c_long = 29;
 const BPF_LINK_DETACH: libc::c_long = 34;
+
+/// How long programs are given on a kernel that does not say when they have ended: they run for microseconds.
+const PROGRAMS_END: Duration = Duration::from_millis(50);
+
+/// Returns once every program that runs now has ended: a grace period of RCU, which membarrier(2) waits for (Linux 4.3) except
+/// where CPUs run without ticks (`nohz_full`).
+pub(super) fn wait_for_programs() {
+    // SAFETY: the call takes plain numbers.
+    let done = unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    if done != 0 {
+        std::thread::sleep(PROGRAMS_END);
+    }
+}
 
 /// Leading part of the kernel's `struct bpf_map_info` (Linux 4.18 and later fill these fields).
 #[repr(C)]
