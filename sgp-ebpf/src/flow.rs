@@ -74,7 +74,7 @@ fn is_due(flow: &Flow, endpoint: &Endpoint) -> bool {
     if matches!(flow.tracking, Tracking::Tracked) && endpoint.settings & CUT_ON_REVOKE == 0 {
         return false;
     }
-    flow.revision != if flow.nat_port == 0 { policy::revision(endpoint) } else { snat::revision(endpoint) }
+    flow.revision != if flow.nat_port == 0 { policy::revision(&endpoint.group_set) } else { snat::revision(endpoint) }
 }
 
 /// Puts the packet that opened a flow to the rules of today.
@@ -86,10 +86,10 @@ fn judge_again(
     endpoint: &Endpoint,
     admission: &mut Admission,
 ) -> Result<(), DropReason> {
-    let question = flow.question(key, packet.family);
+    policy::pose(flow.question(key, packet.family));
     match flow.nat_port {
-        0 => policy::decide(&question, endpoint, admission),
-        _ => snat::decide(&question, endpoint, admission),
+        0 => policy::decide(endpoint, admission),
+        _ => snat::decide(endpoint, admission),
     }
 }
 
@@ -124,7 +124,8 @@ pub(crate) fn open(key: &FlowKey, flow: &Flow, found: Found) -> Result<(), DropR
 pub(crate) fn answers_untracked(packet: &Packet, direction: Direction, endpoint: &Endpoint) -> bool {
     let mut admission = Admission::NONE;
     let Some(asked) = Question::answered_by(packet, direction) else { return false };
-    policy::decide(&asked, endpoint, &mut admission).is_ok() && matches!(admission.tracking, Tracking::Untracked)
+    policy::pose(asked);
+    policy::decide(endpoint, &mut admission).is_ok() && matches!(admission.tracking, Tracking::Untracked)
 }
 
 #[inline(always)]

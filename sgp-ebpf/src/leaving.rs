@@ -19,7 +19,7 @@ use crate::endpoint::{self, Here};
 use crate::flow::{self, Found};
 use crate::packet::{self, scratch};
 use crate::report::Record;
-use crate::{fragment, snat};
+use crate::{fragment, policy, snat};
 
 /// A packet of the pod for a destination outside.
 #[inline(never)]
@@ -72,7 +72,8 @@ fn weigh(packet: &Packet, here: &Here, record: &mut Record) -> Result<Verdict, D
         record.admission = Admission::NONE;
         Verdict::Exempt
     } else {
-        snat::decide(&Question::of(packet, Direction::Outbound), here.endpoint, &mut record.admission)?;
+        policy::pose(Question::of(packet, Direction::Outbound));
+        snat::decide(here.endpoint, &mut record.admission)?;
         Verdict::Rule
     };
     open(key, packet, record, found)?;
@@ -129,7 +130,8 @@ fn admit_error(
         record.admission = *about;
         return Ok(());
     }
-    snat::decide(&Question::of(packet, direction), here.endpoint, &mut record.admission)
+    policy::pose(Question::of(packet, direction));
+    snat::decide(here.endpoint, &mut record.admission)
 }
 
 /// Primary interface, what comes in. Nothing of the host's is dropped or counted here.

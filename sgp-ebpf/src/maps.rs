@@ -79,6 +79,8 @@ pub(crate) struct Scratch {
     pub(crate) selector: Key<Selector>,
     /// What it answers.
     pub(crate) admission: Admission,
+    /// Of the policies that judge a translated flow, while they are asked.
+    pub(crate) revision: u64,
 }
 
 /// Where each CPU keeps the packet it judges, off the stack. tc programs run with softirqs off, so one packet

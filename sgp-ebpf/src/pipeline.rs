@@ -276,7 +276,8 @@ fn is_related(ctx: &TcContext, packet: &Packet, here: &Here, record: &mut Record
 
 #[inline(always)]
 fn decide(packet: &Packet, here: &Here, record: &mut Record) -> Result<Verdict, DropReason> {
-    policy::decide(&Question::of(packet, record.direction()), here.endpoint, &mut record.admission)?;
+    policy::pose(Question::of(packet, record.direction()));
+    policy::decide(here.endpoint, &mut record.admission)?;
     Ok(Verdict::Rule)
 }
 

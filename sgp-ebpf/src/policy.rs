@@ -11,19 +11,24 @@ use sgp_common::{Addr, DropReason};
 use crate::maps::{PEERS, POLICIES, Policy, REVISIONS};
 use crate::packet::scratch;
 
-/// Asks the endpoint's policy who lets this pass.
+/// Puts a question where policies find it, off the stack; `decide` asks it.
+#[inline(always)]
+pub(crate) fn pose(question: Question) {
+    if let Some(scratch) = scratch() {
+        scratch.question = question;
+    }
+}
+
+/// Asks the endpoint's policy who lets this pass that was posed last.
 ///
 /// # Errors
 /// `NoPolicy`, `NoMatchingRule`.
 #[inline(always)]
-pub(crate) fn decide(question: &Question, endpoint: &Endpoint, admission: &mut Admission) -> Result<(), DropReason> {
+pub(crate) fn decide(endpoint: &Endpoint, admission: &mut Admission) -> Result<(), DropReason> {
     let scratch = scratch().ok_or(DropReason::NoPolicy)?;
-    scratch.question = *question;
-    // Before the policy: one that is swapped in between is asked once more, never once too few.
-    let revision = revision(endpoint);
     match ask_policy(endpoint.group_set) {
         0 => {
-            *admission = Admission { revision, nat_port: 0, ..scratch.admission };
+            *admission = Admission { nat_port: 0, ..scratch.admission };
             Ok(())
         }
         1 => Err(DropReason::NoPolicy),
@@ -31,12 +36,12 @@ pub(crate) fn decide(question: &Question, endpoint: &Endpoint, admission: &mut A
     }
 }
 
-/// The revision that flows of an endpoint are held against.
+/// The revision that flows of a group set are held against.
 #[inline(always)]
-pub(crate) fn revision(endpoint: &Endpoint) -> u64 {
+pub(crate) fn revision(group_set: &u64) -> u64 {
     // SAFETY: an 8-byte value is read whole; that of a slot that was given to another group set meanwhile has a flow judged
     // again, and no more.
-    unsafe { REVISIONS.get(&endpoint.group_set) }.copied().unwrap_or_default()
+    unsafe { REVISIONS.get(group_set) }.copied().unwrap_or_default()
 }
 
 /// Puts the question in scratch to a group set's policy, and the answer beside it: 0 if a rule allows it, 1 if there is no
@@ -48,9 +53,11 @@ pub(crate) fn revision(endpoint: &Endpoint) -> u64 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn ask_policy(group_set: u64) -> u32 {
+    let Some(scratch) = scratch() else { return 1 };
+    // Before the policy: a flow of one that is swapped in between is judged once too often, never once too seldom.
+    scratch.admission.revision = revision(&group_set);
     // SAFETY: inner maps are immutable once published, and stay until the program ends (RCU).
     let Some(policy) = (unsafe { POLICIES.get(&group_set) }) else { return 1 };
-    let Some(scratch) = scratch() else { return 1 };
     match ask(policy, &scratch.question, &mut scratch.admission) {
         Some(()) => 0,
         None => 2,
@@ -68,7 +75,7 @@ fn get(policy: &Policy, bits: u32, selector: Selector) -> Option<&Answer> {
 /// The group set that an address carries. The kernel gives the slot of an entry that was replaced to another at once, and peers
 /// are too many for the agent to wait for programs (`Slots` does for endpoints): so the entry must still be there after it was
 /// read, or the one that is there instead counts.
-#[inline(always)]
+#[inline(never)]
 fn group_set_of(addr: &Addr) -> Option<u64> {
     // SAFETY: an 8-byte value is read whole.
     let peer = unsafe { PEERS.get(addr) }?;

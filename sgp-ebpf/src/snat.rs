@@ -8,11 +8,11 @@ use sgp_common::addr::v4_bytes;
 use sgp_common::endpoint::Endpoint;
 use sgp_common::flow::{Admission, FlowKey};
 use sgp_common::packet::Packet;
-use sgp_common::policy::Question;
 use sgp_common::snat::{KEPT_PORT_MIN, Node, SnatEntry, SnatKey, SnatPolicy, SnatPorts, TRIES};
 use sgp_common::{Addr, DropReason, Family};
 
 use crate::maps::{ENDPOINTS, FLOWS, NODE, SNAT, SNAT_EXCLUDED};
+use crate::packet::scratch;
 use crate::policy;
 use crate::rewrite::{self, Side};
 
@@ -31,20 +31,25 @@ pub(crate) fn leaves(packet: &Packet) -> bool {
 
 const ADDR_BITS: u32 = 128;
 
-/// Asks whose groups judge what leaves translated.
+/// Asks those whose groups judge what leaves translated, as `policy::decide` does.
 ///
 /// # Errors
-/// As `policy::decide`; `SnatUnsupported` while the primary interface is not known.
+/// As there; `SnatUnsupported` while the primary interface is not known.
 #[inline(always)]
-pub(crate) fn decide(question: &Question, pod: &Endpoint, admission: &mut Admission) -> Result<(), DropReason> {
+pub(crate) fn decide(pod: &Endpoint, admission: &mut Admission) -> Result<(), DropReason> {
     let node = node().ok_or(DropReason::SnatUnsupported)?;
+    // Those that were read before their policies were asked, as `revision_of` puts them together.
+    let revision = &mut scratch().ok_or(DropReason::SnatUnsupported)?.revision;
+    *revision = 0;
     if !matches!(node.policy, SnatPolicy::Node) {
-        policy::decide(question, pod, admission)?;
+        policy::decide(pod, admission)?;
+        *revision ^= admission.revision;
     }
     if !matches!(node.policy, SnatPolicy::Pod) {
-        policy::decide(question, primary(node)?, admission)?;
+        policy::decide(primary(node)?, admission)?;
+        *revision ^= admission.revision;
     }
-    admission.revision = revision_of(node, pod)?;
+    admission.revision = *revision;
     Ok(())
 }
 
@@ -57,9 +62,9 @@ pub(crate) fn revision(pod: &Endpoint) -> u64 {
 #[inline(always)]
 fn revision_of(node: &Node, pod: &Endpoint) -> Result<u64, DropReason> {
     Ok(match node.policy {
-        SnatPolicy::Node => policy::revision(primary(node)?),
-        SnatPolicy::Pod => policy::revision(pod),
-        SnatPolicy::Both => policy::revision(primary(node)?) ^ policy::revision(pod),
+        SnatPolicy::Node => policy::revision(&primary(node)?.group_set),
+        SnatPolicy::Pod => policy::revision(&pod.group_set),
+        SnatPolicy::Both => policy::revision(&primary(node)?.group_set) ^ policy::revision(&pod.group_set),
     })
 }
 
