@@ -4,6 +4,7 @@
 mod build;
 mod check;
 mod dev;
+mod fuzz;
 mod progress;
 mod setup;
 mod test;
@@ -37,6 +38,8 @@ enum Task {
     Check(check::Args),
     /// Every check and test; ends with `N passed, N failed`
     Test(test::Args),
+    /// Feeds the parser or the data path what nobody thought of
+    Fuzz(fuzz::Args),
     /// AWS's tutorial "Security groups for pods" on a cluster made for it
     Demo(dev::Args),
     /// A local cluster to work with: up, down, exec, status
@@ -57,6 +60,7 @@ fn run(task: &Task) -> Result<ExitCode> {
         Task::Build(args) => build::run(args).map(done),
         Task::Check(args) => check::run(args),
         Task::Test(args) => test::run(args),
+        Task::Fuzz(args) => fuzz::run(args).map(done),
         Task::Demo(args) => dev::demo(args).map(done),
         Task::Dev(args) => dev::dev(args).map(done),
     }

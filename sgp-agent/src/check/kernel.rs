@@ -92,6 +92,14 @@ impl Kernel {
         Ok(())
     }
 
+    /// Takes away what endpoints of earlier worlds have left.
+    ///
+    /// # Errors
+    /// Where a map cannot be read or written.
+    pub fn sweep(&mut self) -> Result<()> {
+        self.bpf.sweep().map(drop)
+    }
+
     /// The hooks a packet passes, in order; what the first of the branch says is the verdict.
     fn hooks(&self, direction: Direction) -> [At; 2] {
         let at =

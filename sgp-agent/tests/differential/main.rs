@@ -8,9 +8,12 @@
 mod oracle;
 mod said;
 mod talk;
+#[path = "../../fuzz/tape.rs"]
+mod tape;
 
-use std::thread;
+use std::path::Path;
 use std::time::Instant;
+use std::{fs, thread};
 
 use oracle::random::Random;
 use sgp_agent::check::Engine;
@@ -19,6 +22,7 @@ use sgp_agent::domain::enforcement::{Enforcement, RelatedIcmp, Revoked};
 use sgp_agent::domain::model::{Judgement, Model, Settings};
 use sgp_common::Verdict;
 use talk::{Step, Talk};
+use tape::Player;
 
 /// Whether tests that need root may run; says how, if not.
 fn allowed() -> bool {
@@ -144,4 +148,23 @@ fn kernel_and_model_agree_on_frames_that_are_broken() {
     let seen = compare_all(100_000, true);
     println!("kernel and model agree on mutated frames: {seen:?}, in {:?}", start.elapsed());
     assert!(seen.packets >= 100_000 && seen.dropped > seen.packets / 10, "{seen:?}");
+}
+
+/// Seeds of the fuzz target `packet`, and all tapes on which kernel and model ever differed (`fuzz/found`).
+#[test]
+fn kernel_and_model_agree_on_all_that_was_ever_found() {
+    if !allowed() {
+        return;
+    }
+    let mut player = Player::start();
+    let mut packets = 0;
+    for directory in ["fuzz/seeds", "fuzz/found"] {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(directory);
+        for file in fs::read_dir(directory).expect("tapes").flatten() {
+            println!("{}", file.path().display());
+            packets += player.play(&fs::read(file.path()).expect("a tape"));
+        }
+    }
+    println!("kernel and model agree on {packets} packets of tapes");
+    assert!(packets > 100, "only {packets} packets");
 }

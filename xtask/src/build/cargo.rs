@@ -43,7 +43,7 @@ pub(crate) fn debug_directory() -> PathBuf {
 
 /// The cargo that runs us, in the workspace.
 pub(crate) fn command() -> Command {
-    cleaned(Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into())))
+    like(Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into())))
 }
 
 /// A cargo for the data path: nothing of the host's flags, and rustup's nightly if that is the way.
@@ -56,12 +56,13 @@ pub(crate) fn for_bpf(nightly: bool) -> Command {
 }
 
 fn of_nightly() -> Command {
-    let mut rustup = cleaned(Command::new("rustup"));
+    let mut rustup = like(Command::new("rustup"));
     rustup.args(["run", "nightly", "cargo"]).env_remove("RUSTUP_TOOLCHAIN").env_remove("CARGO");
     rustup
 }
 
-fn cleaned(mut command: Command) -> Command {
+/// A program that calls cargo: in the workspace, and without what cargo told us.
+pub(crate) fn like(mut command: Command) -> Command {
     let ours = |name: &OsString| OF_OUR_OWN_BUILD.iter().any(|prefix| name.to_string_lossy().starts_with(prefix));
     for name in env::vars_os().map(|(name, _)| name).filter(ours) {
         command.env_remove(name);

@@ -3,6 +3,7 @@
 mod bpf;
 mod cache;
 mod controlplane;
+pub(crate) mod fuzzer;
 pub(crate) mod kernels;
 mod packages;
 mod python;
@@ -20,8 +21,17 @@ pub(crate) use bpf::BpfRustc;
 pub(crate) use cache::root as cache_root;
 
 /// The order is that of need: the BPF toolchain is waited for first.
-const STEPS: [Step; 7] =
-    [bpf::RUSTC, bpf::LINKER, packages::TOOLS_STEP, packages::VM_STEP, kernels::STEP, python::STEP, controlplane::STEP];
+const STEPS: [Step; 9] = [
+    bpf::RUSTC,
+    bpf::LINKER,
+    packages::TOOLS_STEP,
+    packages::VM_STEP,
+    kernels::STEP,
+    python::STEP,
+    controlplane::STEP,
+    fuzzer::COMPILER_STEP,
+    fuzzer::STEP,
+];
 
 /// Arguments of `cargo xtask setup`.
 #[derive(clap::Args)]
@@ -62,11 +72,13 @@ pub(crate) enum Part {
     Vm,
     /// The kernels that are tested on unless others are asked for.
     Kernels,
+    /// What fuzzing needs.
+    Fuzz,
 }
 
 impl Part {
     /// Everything.
-    pub(crate) const ALL: [Part; 5] = [Part::Bpf, Part::Tools, Part::Cluster, Part::Vm, Part::Kernels];
+    pub(crate) const ALL: [Part; 6] = [Part::Bpf, Part::Tools, Part::Cluster, Part::Vm, Part::Kernels, Part::Fuzz];
 }
 
 /// One thing setup knows how to find and to install.

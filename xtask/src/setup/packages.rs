@@ -9,9 +9,9 @@ use super::{Part, Step};
 use crate::progress::command;
 
 /// A package and the program or file that shows it is there, wherever it came from.
-struct Tool {
-    package: &'static str,
-    probe: &'static str,
+pub(super) struct Tool {
+    pub(super) package: &'static str,
+    pub(super) probe: &'static str,
 }
 
 const TOOLS: [Tool; 12] = [
@@ -58,16 +58,16 @@ pub(super) const VM_STEP: Step = Step {
     install: || install(&missing_here(&VM_TOOLS)),
 };
 
-fn present(tools: &[Tool]) -> Option<String> {
+pub(super) fn present(tools: &[Tool]) -> Option<String> {
     let found = || tools.iter().map(|tool| tool.probe).collect::<Vec<_>>().join(" ");
     missing_here(tools).is_empty().then(found)
 }
 
-fn how(tools: &[Tool]) -> String {
+pub(super) fn how(tools: &[Tool]) -> String {
     format!("apt-get installs {}", missing_here(tools).join(" "))
 }
 
-fn missing_here(tools: &[Tool]) -> Vec<&'static str> {
+pub(super) fn missing_here(tools: &[Tool]) -> Vec<&'static str> {
     missing(tools, |probe| match probe.starts_with('/') {
         true => std::path::Path::new(probe).exists(),
         false => command::find(probe).is_some(),
