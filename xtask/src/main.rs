@@ -1,6 +1,7 @@
 //! Developer tasks of sgp. This program depends on little, so that it starts within seconds of a fresh clone;
 //! what needs Kubernetes and EC2 clients is `sgp-dev` (`src/cluster`), which it builds and becomes.
 
+mod bench;
 mod build;
 mod check;
 mod dev;
@@ -21,6 +22,7 @@ use clap::{Parser, Subcommand};
   cargo xtask demo         AWS's tutorial with real packets, on a cluster made for it (root)
   cargo xtask test         every check and test, from lints to that cluster (root)
   cargo xtask check        what needs no root: fmt, clippy, budgets, ABI, docs
+  cargo xtask bench        what enforcement costs a packet (root)
   cargo xtask setup        only find or install what the others need")]
 struct Cli {
     #[command(subcommand)]
@@ -37,6 +39,8 @@ enum Task {
     Check(check::Args),
     /// Every check and test; ends with `N passed, N failed`
     Test(test::Args),
+    /// What enforcement costs a packet, beside what it is held against
+    Bench(bench::Args),
     /// AWS's tutorial "Security groups for pods" on a cluster made for it
     Demo(dev::Args),
     /// A local cluster to work with: up, down, exec, status
@@ -57,6 +61,7 @@ fn run(task: &Task) -> Result<ExitCode> {
         Task::Build(args) => build::run(args).map(done),
         Task::Check(args) => check::run(args),
         Task::Test(args) => test::run(args),
+        Task::Bench(args) => bench::run(args).map(done),
         Task::Demo(args) => dev::demo(args).map(done),
         Task::Dev(args) => dev::dev(args).map(done),
     }
