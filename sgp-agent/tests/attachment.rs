@@ -6,8 +6,9 @@ mod node;
 use std::io::Write;
 use std::process::Command;
 
+use node::ground::attachments;
 use node::rules::{ec2, set};
-use node::{Node, attachments, wire};
+use node::{Node, wire};
 use sgp_agent::domain::observed::Observed;
 use sgp_agent::domain::plan::Step;
 use sgp_agent::io::kernel::maps::PinDirs;

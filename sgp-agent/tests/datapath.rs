@@ -11,7 +11,7 @@ use node::rules::{ec2, set};
 use node::{At, Node, Ran};
 use sgp_agent::domain::plan::Step;
 use sgp_agent::io::kernel::Kernel;
-use sgp_common::addr::v4_mapped;
+use sgp_common::addr::{UNSPECIFIED, v4_mapped};
 use sgp_common::event::CounterKey;
 use sgp_common::flow::{ACK, RST, SYN};
 use sgp_common::verdict::MARK_JUDGED;
@@ -158,7 +158,7 @@ fn what_cannot_be_read_is_dropped() {
     assert_eq!(dropped(&node.run(at, &posing)), Some(DropReason::Malformed), "IPv6 cannot use a flow of IPv4");
     let ran = node.run(at, &tagged(whole, 7));
     assert_eq!(dropped(&ran), Some(DropReason::UnsupportedProtocol));
-    assert_eq!(ran.events[0].remote_addr, [0; 16], "nothing is told of an earlier packet");
+    assert_eq!(ran.events[0].remote_addr, UNSPECIFIED, "nothing is told of an earlier packet");
 }
 
 #[test]

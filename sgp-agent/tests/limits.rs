@@ -9,6 +9,7 @@ use node::rules::{ec2, set};
 use node::{Node, Ran};
 use sgp_agent::domain::observed::Observed;
 use sgp_agent::io::kernel::Kernel;
+use sgp_common::addr::UNSPECIFIED;
 use sgp_common::flow::{ACK, Admission, Asker, Flow, FlowKey, SYN};
 use sgp_common::limits::ENDPOINT_FLOWS_MAX;
 use sgp_common::packet::Packet;
@@ -95,8 +96,8 @@ fn a_full_flow_table_opens_no_more_and_keeps_those_it_has() {
     let flow = Flow::open(&Packet::EMPTY, Direction::Inbound, &Admission::NONE, 0);
     let filler = |endpoint| FlowKey {
         endpoint,
-        local_addr: [0; 16],
-        remote_addr: [0; 16],
+        local_addr: UNSPECIFIED,
+        remote_addr: UNSPECIFIED,
         local_port: 0,
         remote_port: 0,
         protocol: 6,

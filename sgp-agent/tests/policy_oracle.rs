@@ -112,5 +112,5 @@ fn a_policy_at_the_quota_is_compiled_and_one_beyond_is_refused_with_a_reason() {
 
 #[test]
 fn a_packet_is_known_by_the_address_the_kernel_would_see() {
-    assert_eq!(mapped(frames::ip("10.0.0.1"))[10..], [0xff, 0xff, 10, 0, 0, 1]);
+    assert_eq!(mapped(frames::ip("10.0.0.1")).bytes[10..], [0xff, 0xff, 10, 0, 0, 1]);
 }

@@ -4,9 +4,10 @@ mod node;
 
 use std::net::IpAddr;
 
+use node::Node;
+use node::ground::attachments;
 use node::rules::{ec2, set};
 use node::wire::{Branch, CLIENTS, Wire};
-use node::{Node, attachments};
 use sgp_agent::io::kernel::Attachment;
 use sgp_common::event::CounterKey;
 use sgp_common::{Direction, DropReason};

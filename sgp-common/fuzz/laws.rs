@@ -34,8 +34,8 @@ fn parse(frame: &[u8], mut packet: Packet) -> (Result<Frame, DropReason>, Packet
 /// What the packet before may have left where this one is put: nothing is as it was made.
 fn left_behind() -> Packet {
     Packet {
-        source: [0xa5; 16],
-        destination: [0x5a; 16],
+        source: Addr { bytes: [0xa5; 16] },
+        destination: Addr { bytes: [0x5a; 16] },
         length: u32::MAX,
         source_port: 1,
         destination_port: 2,
@@ -111,7 +111,7 @@ fn reads_as_others_do(frame: &[u8], packet: &Packet) {
 }
 
 fn plain(addr: &Addr) -> IpAddr {
-    IpAddr::from(*addr).to_canonical()
+    IpAddr::from(addr.bytes).to_canonical()
 }
 
 fn speaks_as_others_hear(packet: &Packet, transport: &TransportSlice) {

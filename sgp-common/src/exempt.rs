@@ -23,7 +23,7 @@ fn is_service_v4(addr: &Addr) -> bool {
 #[inline(always)]
 fn is_service_v6(addr: &Addr) -> bool {
     matches!(
-        addr,
+        addr.bytes,
         [0xfd, 0x00, 0x0e, 0xc2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x02, 0x53 | 0x54]
             | [0xfd, 0x00, 0x0e, 0xc2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x01, 0x23]
     )
@@ -72,7 +72,7 @@ pub fn link_scoped(packet: &Packet) -> bool {
     if *source == v4_mapped([0; 4]) {
         return packet.protocol == UDP && ports == (68, 67);
     }
-    let link_local = source[0] == 0xfe && source[1] & 0xc0 == 0x80;
+    let link_local = matches!(source.bytes, [0xfe, second, ..] if second & 0xc0 == 0x80);
     (link_local || *source == UNSPECIFIED)
         && match packet.protocol {
             ICMPV6 => neighbour_discovery(packet) || matches!(packet.icmp_type, 130..=132 | 143),

@@ -1,6 +1,6 @@
 //! From bytes to [`Packet`]. Never reads beyond what the headers and the frame both promise.
 
-use crate::addr::{is_v4_mapped, v4_mapped};
+use crate::addr::{UNSPECIFIED, is_v4_mapped, v4_mapped};
 use crate::limits::EXTENSION_HEADERS_MAX;
 use crate::{Addr, Direction, DropReason, Family};
 
@@ -205,13 +205,18 @@ fn parse_ipv6<B: Bytes + ?Sized>(frame: &B, packet: &mut Packet) -> Result<(), D
         return Err(DropReason::Malformed);
     }
     packet.reset(Family::V6, header[6], length);
-    packet.source = frame.read(ETHERNET_LEN + 8).ok_or(DropReason::Malformed)?;
-    packet.destination = frame.read(ETHERNET_LEN + 24).ok_or(DropReason::Malformed)?;
+    packet.source = address(frame, ETHERNET_LEN + 8)?;
+    packet.destination = address(frame, ETHERNET_LEN + 24)?;
     // Never on a wire, and here they would be taken for IPv4: flows and peers are known by address alone.
     if is_v4_mapped(&packet.source) || is_v4_mapped(&packet.destination) {
         return Err(DropReason::Malformed);
     }
     follow_extensions(frame, packet, ETHERNET_LEN + length)
+}
+
+#[inline(always)]
+fn address<B: Bytes + ?Sized>(frame: &B, offset: usize) -> Result<Addr, DropReason> {
+    Ok(Addr { bytes: frame.read(offset).ok_or(DropReason::Malformed)? })
 }
 
 #[inline(always)]
@@ -331,8 +336,8 @@ pub(crate) fn query(family: Family, icmp_type: u8) -> u8 {
 impl Packet {
     /// Nothing known.
     pub const EMPTY: Self = Self {
-        source: [0; 16],
-        destination: [0; 16],
+        source: UNSPECIFIED,
+        destination: UNSPECIFIED,
         length: 0,
         source_port: 0,
         destination_port: 0,

@@ -87,7 +87,7 @@ impl Selector {
     /// Asks for the rules a remote address satisfies; IPv4 addresses keep their v4-mapped form.
     #[inline(always)]
     pub const fn remote(direction: Direction, family: Family, addr: Addr) -> Self {
-        Self { data: addr, ..Self::new(direction, family, Axis::Remote) }
+        Self { data: addr.bytes, ..Self::new(direction, family, Axis::Remote) }
     }
 
     /// Asks for the rules a member of this group set satisfies.

@@ -1,8 +1,8 @@
 //! What an ICMP error says of the packet it is about.
 
-use crate::Family;
 use crate::addr::{is_v4_mapped, v4_mapped};
 use crate::packet::{Bytes, ETHERNET_LEN, ICMP, ICMP_LEN, ICMPV6, Packet, TCP, Transport, UDP, is_extension, query};
+use crate::{Addr, Family};
 
 /// Reads the packet that an ICMP error quotes, as far as a flow is known by it: addresses, and ports or a query's
 /// identifier, of a packet that is whole or a first fragment. The quotation may be cut off behind those (RFC 792 asks for 8
@@ -64,8 +64,8 @@ fn quoted_ipv6<B: Bytes + ?Sized>(frame: &B, start: usize, quoted: &mut Packet) 
         return None;
     }
     quoted.reset(Family::V6, header[6], 40 + usize::from(u16::from_be_bytes([header[4], header[5]])));
-    quoted.source = frame.read(start + 8)?;
-    quoted.destination = frame.read(start + 24)?;
+    quoted.source = Addr { bytes: frame.read(start + 8)? };
+    quoted.destination = Addr { bytes: frame.read(start + 24)? };
     // Such a quotation would be taken for one of an IPv4 flow.
     if is_v4_mapped(&quoted.source) || is_v4_mapped(&quoted.destination) {
         return None;

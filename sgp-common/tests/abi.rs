@@ -12,7 +12,7 @@ use sgp_common::flow::{Admission, Asker, Flow, FlowKey, FlowState, Tracking, Way
 use sgp_common::fragment::{Fragment, FragmentKey};
 use sgp_common::policy::{self, Answer, Axis, Peer, RuleKey, RuleName, RuleSet, Selector, untracked};
 use sgp_common::snat::{Node, SnatEntry, SnatKey, SnatPolicy, SnatPorts};
-use sgp_common::{ABI_VERSION, Direction, DropReason, Family, Verdict, limits, pins, verdict};
+use sgp_common::{ABI_VERSION, Addr, Direction, DropReason, Family, Verdict, limits, pins, verdict};
 
 /// Size of the field a closure points at; never called.
 const fn field_size<T, F>(_: fn(&T) -> &F) -> usize {
@@ -51,6 +51,7 @@ macro_rules! constants {
 }
 
 fn structs(out: &mut String) -> std::fmt::Result {
+    layout!(out, Addr { bytes });
     layout!(out, Interface { endpoint, side, reserved });
     layout!(out, Timeouts { tcp_established_s, udp_s, udp_stream_s });
     layout!(

@@ -17,7 +17,7 @@ fn endpoint() -> Endpoint {
     Endpoint {
         group_set: 1,
         ipv4: v4_mapped([10, 0, 1, 10]),
-        ipv6: [0x20, 0x01, 0x0d, 0xb8, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10],
+        ipv6: [0x20, 0x01, 0x0d, 0xb8, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10].into(),
         router: v4_mapped([10, 0, 1, 1]),
         resolver: v4_mapped([10, 0, 0, 2]),
         branch_ifindex: 2,

@@ -47,7 +47,7 @@ fn a_udp_datagram_over_ipv6_shows_the_same() {
     let packet = parsed(&Frame::udp((ip(A6), 53), (ip(POD6), 5353)));
     assert_eq!((packet.family, packet.protocol, packet.transport), (Family::V6, UDP, Transport::Ports));
     assert_eq!((packet.source_port, packet.destination_port, packet.length), (53, 5353, 52));
-    assert_eq!(packet.source[..2], [0x20, 0x01]);
+    assert_eq!(packet.source.bytes[..2], [0x20, 0x01]);
 }
 
 #[test]

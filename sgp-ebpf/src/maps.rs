@@ -1,5 +1,6 @@
 //! Every map, on one screen. What each is for stands in `sgp_common::pins::map`.
 
+use crate::clock::Read;
 use crate::report::Record;
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::btf_maps::{Array, HashMap, HashOfMaps, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf};
@@ -64,6 +65,8 @@ pub(crate) static OUTCOME: Array<Outcome, 1> = Array::new();
 /// What does not fit on the stack.
 #[repr(C)]
 pub(crate) struct Scratch {
+    /// What time it is.
+    pub(crate) clock: Read,
     /// What is known of its judgement.
     pub(crate) record: Record,
     /// The packet that is judged.

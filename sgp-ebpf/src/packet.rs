@@ -8,6 +8,23 @@ use sgp_common::verdict::MARK_JUDGED;
 
 use crate::maps::{SCRATCH, Scratch};
 
+/// What of an skb lies in one piece, where its headers nearly always are: read without a call.
+struct Linear<'a>(&'a TcContext);
+
+impl Bytes for Linear<'_> {
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        let place = self.0.data() + offset;
+        // SAFETY: inside of the frame; bytes have no alignment.
+        (place + N <= self.0.data_end()).then(|| unsafe { *(place as *const [u8; N]) })
+    }
+
+    #[inline(always)]
+    fn length(&self) -> usize {
+        self.0.len() as usize
+    }
+}
+
 /// An skb, through the helper that also reaches paged data.
 struct Skb<'a>(&'a TcContext);
 
@@ -30,7 +47,12 @@ pub(crate) fn parsed(ctx: &TcContext) -> Result<Option<&'static Packet>, DropRea
     if skb(ctx).vlan_present != 0 {
         return Err(DropReason::UnsupportedProtocol);
     }
-    Ok(match parse_to_scratch(ctx)? {
+    let frame = match parse_linear(ctx) {
+        // What seems to be cut off may be in the next piece.
+        Err(DropReason::Malformed) if is_paged(ctx) => parse_paged(ctx),
+        parsed => parsed,
+    };
+    Ok(match frame? {
         Frame::Arp => None,
         Frame::Ip => Some(&scratch().ok_or(DropReason::Malformed)?.packet),
     })
@@ -38,8 +60,19 @@ pub(crate) fn parsed(ctx: &TcContext) -> Result<Option<&'static Packet>, DropRea
 
 /// Out of line for the stack: what parsing takes is given back before judging begins.
 #[inline(never)]
-fn parse_to_scratch(ctx: &TcContext) -> Result<Frame, DropReason> {
+fn parse_linear(ctx: &TcContext) -> Result<Frame, DropReason> {
+    parse(&Linear(ctx), &mut scratch().ok_or(DropReason::Malformed)?.packet)
+}
+
+#[inline(never)]
+fn parse_paged(ctx: &TcContext) -> Result<Frame, DropReason> {
     parse(&Skb(ctx), &mut scratch().ok_or(DropReason::Malformed)?.packet)
+}
+
+/// Whether some of the frame is not in its first piece.
+#[inline(always)]
+fn is_paged(ctx: &TcContext) -> bool {
+    ctx.data() + (ctx.len() as usize) > ctx.data_end()
 }
 
 /// This CPU's scratch; it is always there, which only the verifier does not know.
@@ -64,7 +97,7 @@ fn quoted_to_scratch(ctx: &TcContext, error: &Packet) -> bool {
 /// The frame's source MAC address.
 #[inline(always)]
 pub(crate) fn source_mac(ctx: &TcContext) -> Option<[u8; 6]> {
-    sgp_common::packet::source_mac(&Skb(ctx))
+    sgp_common::packet::source_mac(&Linear(ctx)).or_else(|| sgp_common::packet::source_mac(&Skb(ctx)))
 }
 
 /// Interface the program runs on.

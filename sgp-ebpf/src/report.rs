@@ -1,7 +1,6 @@
 //! Counters of everything, samples of some.
 
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
-use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::programs::TcContext;
 use aya_log_ebpf::warn;
 use sgp_common::event::{Counter, CounterKey, Event, Outcome};
@@ -10,7 +9,7 @@ use sgp_common::limits::EVENTS_PER_SECOND;
 use sgp_common::packet::{ETHERNET_LEN, Packet, Transport};
 use sgp_common::{Direction, DropReason, Verdict};
 
-use crate::clock::testing;
+use crate::clock::{now_ns, testing};
 use crate::maps::{COUNTERS, EVENTS, OUTCOME, SAMPLER};
 use crate::packet::scratch;
 
@@ -135,8 +134,7 @@ impl Record {
 
     #[inline(always)]
     fn tell(&self, ctx: &TcContext, reason: u8) {
-        // SAFETY: a helper without arguments.
-        let time_ns = unsafe { bpf_ktime_get_ns() };
+        let time_ns = now_ns();
         if !sampled(time_ns) {
             return;
         }

@@ -1,6 +1,7 @@
 //! Developer tasks of sgp. This program depends on little, so that it starts within seconds of a fresh clone;
 //! what needs Kubernetes and EC2 clients is `sgp-dev` (`src/cluster`), which it builds and becomes.
 
+mod bench;
 mod build;
 mod check;
 mod dev;
@@ -22,6 +23,7 @@ use clap::{Parser, Subcommand};
   cargo xtask demo         AWS's tutorial with real packets, on a cluster made for it (root)
   cargo xtask test         every check and test, from lints to that cluster (root)
   cargo xtask check        what needs no root: fmt, clippy, budgets, ABI, docs
+  cargo xtask bench        what enforcement costs a packet (root)
   cargo xtask setup        only find or install what the others need")]
 struct Cli {
     #[command(subcommand)]
@@ -40,6 +42,8 @@ enum Task {
     Test(test::Args),
     /// Feeds the parser or the data path what nobody thought of
     Fuzz(fuzz::Args),
+    /// What enforcement costs a packet, beside what it is held against
+    Bench(bench::Args),
     /// AWS's tutorial "Security groups for pods" on a cluster made for it
     Demo(dev::Args),
     /// A local cluster to work with: up, down, exec, status
@@ -61,6 +65,7 @@ fn run(task: &Task) -> Result<ExitCode> {
         Task::Check(args) => check::run(args),
         Task::Test(args) => test::run(args),
         Task::Fuzz(args) => fuzz::run(args).map(done),
+        Task::Bench(args) => bench::run(args).map(done),
         Task::Demo(args) => dev::demo(args).map(done),
         Task::Dev(args) => dev::dev(args).map(done),
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use serde::Serialize;
+use sgp_common::Addr;
 use sgp_common::limits::SNAT_MAX;
 use sgp_common::snat::{SnatEntry, SnatKey, SnatPolicy};
 
@@ -54,7 +55,7 @@ fn summary(maps: &Maps, entries: &[(SnatKey, SnatEntry)]) -> Snat {
     for (key, _) in entries {
         *taken.entry(remote(key)).or_default() += 1;
     }
-    let prefix = |(length, addr): (u32, [u8; 16])| {
+    let prefix = |(length, addr): (u32, Addr)| {
         let addr = address(&addr);
         format!("{addr}/{}", if addr.is_ipv4() { length.saturating_sub(96) } else { length })
     };

@@ -167,8 +167,8 @@ impl Half<'_> {
     }
 
     fn address(&self, net: &IpNet) -> (u32, Selector) {
-        let (data, bits) = prefix::address(net);
-        (HEAD_BITS + bits, Selector { data, ..Selector::new(self.direction, self.family, Axis::Remote) })
+        let (addr, bits) = prefix::address(net);
+        (HEAD_BITS + bits, Selector { data: addr.bytes, ..Selector::new(self.direction, self.family, Axis::Remote) })
     }
 
     fn what(&self, service: &Service) -> Vec<(u32, Selector)> {

@@ -167,7 +167,7 @@ fn judges(enforcement: &Enforcement) -> SnatPolicy {
 fn hash_of_members(peers: &BTreeMap<Addr, GroupSetId>) -> u64 {
     let mut hash = Sha256::new();
     for (addr, set) in peers {
-        hash.update(addr);
+        hash.update(addr.bytes);
         hash.update(set.0.to_be_bytes());
     }
     let hash = hash.finalize();
@@ -244,7 +244,7 @@ pub(super) fn first(addresses: &[IpAddr], of_family: impl Fn(&IpAddr) -> bool) -
 pub fn mapped(addr: IpAddr) -> Addr {
     match addr {
         IpAddr::V4(v4) => v4_mapped(v4.octets()),
-        IpAddr::V6(v6) => v6.octets(),
+        IpAddr::V6(v6) => v6.octets().into(),
     }
 }
 

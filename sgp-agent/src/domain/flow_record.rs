@@ -108,7 +108,7 @@ impl FlowRecord {
 }
 
 fn text(addr: &Addr) -> String {
-    Ipv6Addr::from(*addr).to_canonical().to_string()
+    Ipv6Addr::from(addr.bytes).to_canonical().to_string()
 }
 
 #[cfg(test)]

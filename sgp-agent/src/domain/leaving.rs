@@ -89,8 +89,8 @@ fn endpoint(eni: &NetworkInterface, link: &LinkFacts, node: &Node) -> Endpoint {
 /// What the operator says: what is not translated, and how ports are chosen.
 fn told(snat: &Snat, vpc_cidrs: &[IpNet]) -> (BTreeSet<Excluded>, SnatPorts) {
     let prefix = |net: &IpNet| {
-        let (data, bits) = prefix::address(net);
-        (bits, data)
+        let (addr, bits) = prefix::address(net);
+        (bits, addr)
     };
     match snat {
         Snat::External => ([prefix(&Ipv4Net::default().into())].into(), SnatPorts::Random),

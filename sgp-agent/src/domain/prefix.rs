@@ -3,17 +3,18 @@
 use std::collections::BTreeMap;
 
 use ipnet::IpNet;
+use sgp_common::Addr;
 use sgp_common::addr::v4_mapped;
 use sgp_common::policy::{HEAD_BITS, RuleSet, Selector};
 
 /// Bits of a v4-mapped address before the IPv4 address itself.
 const V4_OFFSET: u32 = 96;
 
-/// The data and the length in bits of an address prefix, v4-mapped, host bits cleared.
-pub fn address(net: &IpNet) -> ([u8; 16], u32) {
+/// The address and the length in bits of an address prefix, v4-mapped, host bits cleared.
+pub fn address(net: &IpNet) -> (Addr, u32) {
     match net.trunc() {
         IpNet::V4(v4) => (v4_mapped(v4.network().octets()), V4_OFFSET + u32::from(v4.prefix_len())),
-        IpNet::V6(v6) => (v6.network().octets(), u32::from(v6.prefix_len())),
+        IpNet::V6(v6) => (v6.network().octets().into(), u32::from(v6.prefix_len())),
     }
 }
 
@@ -94,7 +95,7 @@ mod tests {
 
     #[test]
     fn host_bits_of_an_address_prefix_are_cleared() {
-        let (data, bits) = address(&"10.0.2.20/24".parse().expect("a CIDR"));
-        assert_eq!((data[12..].to_vec(), bits), (vec![10, 0, 2, 0], 120));
+        let (addr, bits) = address(&"10.0.2.20/24".parse().expect("a CIDR"));
+        assert_eq!((addr.bytes[12..].to_vec(), bits), (vec![10, 0, 2, 0], 120));
     }
 }

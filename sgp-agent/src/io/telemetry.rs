@@ -54,7 +54,7 @@ pub fn direction(direction: Direction) -> &'static str {
 
 /// As people write it: IPv4 without its mapping.
 pub fn address(addr: &Addr) -> IpAddr {
-    Ipv6Addr::from(*addr).to_canonical()
+    Ipv6Addr::from(addr.bytes).to_canonical()
 }
 
 /// Passes on what the programs log through aya-log, for as long as the process lives. All programs of one

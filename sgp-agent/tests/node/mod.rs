@@ -2,21 +2,23 @@
 //! Packets are run by `BPF_PROG_TEST_RUN`, which lets a test say on which interface they are.
 #![allow(dead_code, reason = "each test binary uses its part of this")]
 
+pub(crate) mod ground;
 pub(crate) mod rules;
 pub(crate) mod tables;
 pub(crate) mod wire;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use anyhow::Result;
 use aya::maps::{Map, MapData, PerCpuArray, PerCpuValues, RingBuf};
 use aya::programs::SchedClassifier;
 use aya::util::nr_cpus;
-use nix::mount::{MsFlags, mount};
+pub(crate) use ground::allowed;
+use ground::provide_bpffs;
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use sgp_agent::domain::branches::{POD_TAG, VLAN_TAG};
 use sgp_agent::domain::desired::Desired;
 use sgp_agent::domain::groups::{EndpointId, GroupSet};
@@ -68,23 +70,6 @@ pub(crate) struct Ran {
     pub(crate) events: Vec<Event>,
 }
 
-/// Whether tests that need root may run; says how, if not.
-pub(crate) fn allowed() -> bool {
-    let allowed = std::env::var_os("SGP_TEST_ROOT").is_some_and(|value| value == "1");
-    if !allowed {
-        println!("skipped: needs root, run `cargo xtask test`");
-    }
-    allowed
-}
-
-/// A machine that nobody has used BPF on has none mounted; `dev up` mounts it the same way.
-fn provide_bpffs() {
-    let path = "/sys/fs/bpf";
-    if statfs(path).expect("the machine has a sysfs").filesystem_type() != BPF_FS_MAGIC {
-        mount(Some("bpf"), path, Some("bpf"), MsFlags::empty(), None::<&str>).expect("root may mount a bpffs");
-    }
-}
-
 impl Node {
     /// A node with this many pods wired and nothing applied yet; `None` where root tests are not asked for.
     pub(crate) fn start(pods: u16) -> Option<Self> {
@@ -94,12 +79,21 @@ impl Node {
 
     /// A node that attaches its programs this way, with pods that are wired in its own namespace.
     pub(crate) fn start_by(attachment: Attachment, pods: impl FnOnce() -> Vec<Pod>) -> Self {
+        Self::start_with(attachment, Bpf::open_by, pods)
+    }
+
+    /// Likewise, with programs that are opened this way.
+    pub(crate) fn start_with(
+        attachment: Attachment,
+        open: impl FnOnce(&Path, Attachment) -> Result<Bpf>,
+        pods: impl FnOnce() -> Vec<Pod>,
+    ) -> Self {
         let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         provide_bpffs();
         unshare(CloneFlags::CLONE_NEWNET).expect("root may make a network namespace");
         let dir = PathBuf::from(format!("/sys/fs/bpf/sgp-test-{}", std::process::id()));
         drop(fs::remove_dir_all(&dir));
-        let kernel = Bpf::open_by(&dir, attachment);
+        let kernel = open(&dir, attachment);
         let kernel = kernel.inspect_err(|_| drop(fs::remove_dir_all(&dir))).expect("the data path loads");
         let dirs = PinDirs::new(&dir);
         let pinned = |name| Map::from_map_data(MapData::from_pin(dirs.map(name)).expect("a pin")).expect("a map");
@@ -221,15 +215,6 @@ fn link(name: &str) -> u32 {
     let made = Command::new("ip").args(["link", "add", name, "type", "veth"]).status().expect("ip runs");
     assert!(made.success(), "ip link add {name}");
     nix::net::if_::if_nametoindex(name).expect("the link is there")
-}
-
-/// The ways to attach programs that this kernel knows, the better one first; none where root tests are not asked for.
-pub(crate) fn attachments() -> &'static [Attachment] {
-    match allowed().then(|| Attachment::offered().expect("root may ask the kernel")) {
-        Some(Attachment::Tcx) => &[Attachment::Tcx, Attachment::Clsact],
-        Some(Attachment::Clsact) => &[Attachment::Clsact],
-        None => &[],
-    }
 }
 
 /// Makes the interfaces of a pod. A veth stands in for the VLAN interface: tc sees the same frames on both.

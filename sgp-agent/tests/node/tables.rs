@@ -11,7 +11,7 @@ use super::Node;
 impl Node {
     /// Another flow to the same service takes a port.
     pub(crate) fn take_port(&mut self, like: &SnatKey, nat_port: u16) {
-        let entry = SnatEntry { endpoint: 1, local_addr: [1; 16], local_port: nat_port, reserved: [0; 6] };
+        let entry = SnatEntry { endpoint: 1, local_addr: [1; 16].into(), local_port: nat_port, reserved: [0; 6] };
         let mut snat: HashMap<_, SnatKey, SnatEntry> = self.map(map::SNAT);
         // What is taken already stays taken.
         drop(snat.insert(SnatKey { nat_port, ..*like }, entry, 1));

@@ -1,5 +1,6 @@
 //! By what a packet's flow is found.
 
+use crate::addr::UNSPECIFIED;
 use crate::packet::{Packet, Transport};
 use crate::{Addr, Direction, plain};
 
@@ -45,8 +46,8 @@ impl FlowKey {
     /// No flow's.
     pub const EMPTY: Self = Self {
         endpoint: 0,
-        local_addr: [0; 16],
-        remote_addr: [0; 16],
+        local_addr: UNSPECIFIED,
+        remote_addr: UNSPECIFIED,
         local_port: 0,
         remote_port: 0,
         protocol: 0,

@@ -1,7 +1,7 @@
 //! Compiling the data path to the object that the agent embeds.
 
 use std::env;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -13,9 +13,9 @@ use crate::setup::{self, BpfRustc};
 
 const TARGET: &str = "bpfel-unknown-none";
 
-/// Makes `target/bpf/sgp.bpf.o`; takes a second if nothing changed.
+/// Makes `target/bpf/sgp.bpf.o`, and `floor.bpf.o` for the benchmark; takes a second if nothing changed.
 pub(crate) fn build() -> Result<()> {
-    let mut command = command()?;
+    let mut command = command(&cargo::root().join("target/bpf-build"))?;
     let step = Step {
         name: "data path",
         how: "cargo builds sgp-ebpf for BPF",
@@ -23,39 +23,41 @@ pub(crate) fn build() -> Result<()> {
         silent: Duration::from_secs(3),
     };
     step.run(|| run_cargo(&mut command))?;
-    let built = cargo::root().join("target/bpf-build").join(TARGET).join("release/sgp");
-    cargo::copy_if_changed(&built, &cargo::root().join("target/bpf/sgp.bpf.o"))
+    let built = cargo::root().join("target/bpf-build").join(TARGET).join("release");
+    let kept = cargo::root().join("target/bpf");
+    cargo::copy_if_changed(&built.join("sgp"), &kept.join("sgp.bpf.o"))?;
+    cargo::copy_if_changed(&built.join("floor"), &kept.join("floor.bpf.o"))
 }
 
-fn command() -> Result<Command> {
+/// Builds the data path of another checkout, with a directory of its own for what cargo makes; the object's path.
+pub(crate) fn build_elsewhere(root: &Path, target: &Path) -> Result<PathBuf> {
+    let mut command = command(target)?;
+    run_cargo(command.current_dir(root))?;
+    Ok(target.join(TARGET).join("release/sgp"))
+}
+
+fn command(target: &Path) -> Result<Command> {
     let found = setup::found();
     let rustc = found.rustc.context("there is no rustc for BPF; run `cargo xtask setup --only bpf`")?;
     let linker = found.linker.context("there is no bpf-linker; run `cargo xtask setup --only bpf`")?;
     let mut command = cargo::for_bpf(rustc == BpfRustc::Nightly);
-    command.args([
-        "build",
-        "--quiet",
-        "--release",
-        "-p",
-        "sgp-ebpf",
-        "--target",
-        TARGET,
-        "--target-dir",
-        "target/bpf-build",
-    ]);
+    command.args(["build", "--quiet", "--release", "-p", "sgp-ebpf", "--target", TARGET, "--target-dir"]);
+    command.arg(target);
     match rustc {
         BpfRustc::Nightly => command.args(["-Z", "build-std=core"]),
-        // A stable compiler: only these two crates may use what is unstable.
-        BpfRustc::Debian => command.env("RUSTC", "/usr/bin/rustc").env("RUSTC_BOOTSTRAP", "aya_ebpf,sgp"),
+        // A stable compiler: only these crates may use what is unstable.
+        BpfRustc::Debian => command.env("RUSTC", "/usr/bin/rustc").env("RUSTC_BOOTSTRAP", "aya_ebpf,sgp,floor"),
     };
     command.env("CARGO_ENCODED_RUSTFLAGS", flags(env::consts::ARCH)).env("PATH", path_with(&linker)?);
     Ok(command)
 }
 
-/// The architecture decides the layout of the host's registers; debug info becomes BTF, which names map fields.
+/// The architecture decides the layout of the host's registers; debug info becomes BTF, which names map fields. By its default
+/// the linker has each copy of an address become a call to a loop over bytes.
 fn flags(architecture: &str) -> String {
     let architecture = format!("--cfg=bpf_target_arch=\"{architecture}\"");
-    [architecture.as_str(), "-Cdebuginfo=2", "-Clink-arg=--btf"].join("\x1f")
+    let linker = ["-Clink-arg=--btf", "-Clink-arg=--disable-expand-memcpy-in-order"];
+    [architecture.as_str(), "-Cdebuginfo=2"].into_iter().chain(linker).collect::<Vec<_>>().join("\x1f")
 }
 
 fn path_with(linker: &Path) -> Result<std::ffi::OsString> {
@@ -70,6 +72,10 @@ mod tests {
 
     #[test]
     fn flags_are_separated_the_way_cargo_reads_them() {
-        assert_eq!(flags("x86_64"), "--cfg=bpf_target_arch=\"x86_64\"\u{1f}-Cdebuginfo=2\u{1f}-Clink-arg=--btf");
+        let flags = flags("x86_64");
+        assert!(
+            flags.starts_with("--cfg=bpf_target_arch=\"x86_64\"\u{1f}-Cdebuginfo=2\u{1f}-Clink-arg=--btf"),
+            "{flags}"
+        );
     }
 }

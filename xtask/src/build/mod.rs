@@ -1,7 +1,7 @@
 //! `cargo xtask build`: the data path first, since the agent embeds it.
 
 pub(crate) mod cargo;
-mod ebpf;
+pub(crate) mod ebpf;
 
 use std::process::{Command, Stdio};
 use std::thread;

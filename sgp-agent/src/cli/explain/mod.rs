@@ -66,7 +66,7 @@ impl Question {
     fn packet(&self, endpoint: &Endpoint) -> Result<Packet> {
         let (family, remote, local) = match self.remote {
             IpAddr::V4(addr) => (Family::V4, v4_mapped(addr.octets()), endpoint.ipv4),
-            IpAddr::V6(addr) => (Family::V6, addr.octets(), endpoint.ipv6),
+            IpAddr::V6(addr) => (Family::V6, addr.octets().into(), endpoint.ipv6),
         };
         if local == UNSPECIFIED {
             bail!("pod {} has no address of the family of {}", self.pod, self.remote);

@@ -81,7 +81,7 @@ impl Bpf {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_for_trial(bpf_dir: &Path) -> Result<Self> {
-        Self::open_for(bpf_dir, Purpose::Trial, Attachment::offered()?)
+        Self::open_for(bpf_dir, Purpose::Trial, Attachment::offered()?, programs::ensure)
     }
 
     /// Takes it over or loads it, with programs attached in a way that need not be the best one.
@@ -89,14 +89,29 @@ impl Bpf {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_by(bpf_dir: &Path, attachment: Attachment) -> Result<Self> {
-        Self::open_for(bpf_dir, Purpose::Enforcement, attachment)
+        Self::open_for(bpf_dir, Purpose::Enforcement, attachment, programs::ensure)
     }
 
-    fn open_for(bpf_dir: &Path, purpose: Purpose, attachment: Attachment) -> Result<Self> {
+    /// Likewise with the programs of another object than the embedded one, whose maps must have the same layout: how a
+    /// benchmark compares two versions.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; where a map has another type.
+    pub fn open_object(bpf_dir: &Path, attachment: Attachment, object: &[u8]) -> Result<Self> {
+        let ensure = |dirs: &PinDirs, purpose, attachment| programs::ensure_object(object, dirs, purpose, attachment);
+        Self::open_for(bpf_dir, Purpose::Enforcement, attachment, ensure)
+    }
+
+    fn open_for(
+        bpf_dir: &Path,
+        purpose: Purpose,
+        attachment: Attachment,
+        ensure: impl FnOnce(&PinDirs, Purpose, Attachment) -> Result<Programs>,
+    ) -> Result<Self> {
         preflight::check(bpf_dir)?;
         let dirs = PinDirs::new(bpf_dir);
         let first = !dirs.root.exists();
-        let opened = programs::ensure(&dirs, purpose, attachment);
+        let opened = ensure(&dirs, purpose, attachment);
         let opened = opened.and_then(|programs| Ok((Maps::open(&dirs)?, programs)));
         match opened {
             Ok((maps, programs)) => {

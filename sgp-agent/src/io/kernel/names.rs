@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use sgp_common::addr::is_v4_mapped;
 use sgp_common::event::Event;
 use sgp_common::limits::RULES_MAX;
 use sgp_common::policy::RuleKey;
@@ -41,7 +42,7 @@ impl Maps {
 
     /// Names of what an event is about.
     pub fn event_names(&self, event: &Event) -> EventNames {
-        let is_v4 = event.local_addr.starts_with(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff]);
+        let is_v4 = is_v4_mapped(&event.local_addr);
         let family = if is_v4 { Family::V4 } else { Family::V6 };
         let key = RuleKey {
             policy_digest: event.policy_digest,

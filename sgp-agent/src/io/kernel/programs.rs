@@ -41,25 +41,35 @@ pub(super) fn ensure(dirs: &PinDirs, purpose: Purpose, attachment: Attachment) -
     if OBJECT.is_empty() {
         bail!("this sgp-agent was built without the data path: run `cargo xtask build`");
     }
-    let wanted = object_digest();
+    ensure_object(OBJECT, dirs, purpose, attachment)
+}
+
+/// Likewise of an object that need not be the embedded one.
+pub(super) fn ensure_object(
+    object: &[u8],
+    dirs: &PinDirs,
+    purpose: Purpose,
+    attachment: Attachment,
+) -> Result<Programs> {
+    let wanted = digest(object);
     if let Ok(maps) = Maps::open(dirs)
         && maps.object.get(&0, 0).ok() == Some(wanted)
         && let Ok(programs) = Programs::from_pins(dirs, attachment)
     {
         return Ok(programs);
     }
-    let mut programs = load(dirs, purpose, attachment)?;
+    let mut programs = load(object, dirs, purpose, attachment)?;
     programs.replace(dirs)?;
     Maps::open(dirs)?.object.set(0, wanted, 0).context("recording which object the programs came from")?;
     Ok(programs)
 }
 
-fn object_digest() -> u64 {
-    let hash = Sha256::digest(OBJECT);
+fn digest(object: &[u8]) -> u64 {
+    let hash = Sha256::digest(object);
     u64::from_be_bytes(std::array::from_fn(|i| hash[i]))
 }
 
-fn load(dirs: &PinDirs, purpose: Purpose, attachment: Attachment) -> Result<Programs> {
+fn load(object: &[u8], dirs: &PinDirs, purpose: Purpose, attachment: Attachment) -> Result<Programs> {
     for name in [pins::MAPS, pins::LINKS, pins::PROGRAMS, pins::POLICIES] {
         let dir = dirs.root.join(name);
         fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
@@ -72,7 +82,7 @@ fn load(dirs: &PinDirs, purpose: Purpose, attachment: Attachment) -> Result<Prog
     for (name, path) in &paths {
         loader.map_pin_path(name, path.as_path());
     }
-    let mut object = loader.load(OBJECT).context("loading the data path's maps")?;
+    let mut object = loader.load(object).context("loading the data path's maps")?;
     for name in program::ALL {
         pin_program(&mut object, name, &dirs.program(name))?;
     }

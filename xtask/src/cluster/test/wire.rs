@@ -99,8 +99,8 @@ fn one(socket: &OwnedFd) -> Result<Option<Option<Seen>>> {
         // The interface may be gone by now.
         interface: interface.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
         way: if from.pkttype() == OUTGOING { Way::Out } else { Way::In },
-        source: Ipv6Addr::from(packet.source).to_canonical(),
-        destination: Ipv6Addr::from(packet.destination).to_canonical(),
+        source: Ipv6Addr::from(packet.source.bytes).to_canonical(),
+        destination: Ipv6Addr::from(packet.destination.bytes).to_canonical(),
         port: packet.destination_port,
     })))
 }

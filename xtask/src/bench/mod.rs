@@ -1,0 +1,113 @@
+//! `cargo xtask bench`: what enforcement costs, beside what it is held against, measured in turn.
+
+mod against;
+mod figures;
+mod machine;
+mod programs;
+mod table;
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use nix::unistd::{dup, dup2_stdout};
+
+use crate::build::{self, cargo};
+use crate::dev;
+use figures::Figure;
+use machine::Machine;
+
+/// Arguments of `cargo xtask bench`.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  cargo xtask bench                     everything, as a table; takes some minutes and wants a quiet machine
+  cargo xtask bench --quick             three rounds: enough to see an effect of a third
+  cargo xtask bench --only established  only cases with `established` in their name, and their floors
+  cargo xtask bench --against main      this tree's programs and those of another revision, in turn
+  cargo xtask bench -o json             for a program to read")]
+pub(crate) struct Args {
+    /// Fewer rounds
+    #[arg(long)]
+    quick: bool,
+    /// Only cases whose name contains this
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    only: String,
+    /// Compare with the programs of this git revision, whose maps must have the same layout
+    #[arg(long, value_name = "REV")]
+    against: Option<String>,
+    /// How to print the result
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+    /// The same as `-o json`
+    #[arg(long)]
+    json: bool,
+}
+
+/// How to print the result.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Output {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
+/// What a run found.
+#[derive(serde::Serialize)]
+struct Report {
+    machine: Machine,
+    rounds: usize,
+    programs: Vec<Figure>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    against: Vec<against::Compared>,
+}
+
+/// Rounds of a run, and of a quick one.
+const ROUNDS: [usize; 2] = [15, 3];
+
+/// Runs `cargo xtask bench`.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    dev::need_root("bench")?;
+    let rounds = ROUNDS[usize::from(args.quick)];
+    let report = aside(|| {
+        build::everything(false)?;
+        measured(args, rounds)
+    })?;
+    let json = serde_json::to_string_pretty(&report)?;
+    fs::write(directory()?.join("latest.json"), &json).context("target/bench/latest.json cannot be written")?;
+    match args.json || args.output == Output::Json {
+        true => println!("{json}"),
+        false => print!("{}", table::text(&report)),
+    }
+    Ok(())
+}
+
+/// Does work whose words go to the standard error: the standard output belongs to the result.
+fn aside<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let kept = dup(std::io::stdout()).context("keeping the standard output")?;
+    dup2_stdout(std::io::stderr()).context("turning the standard output aside")?;
+    let done = work();
+    dup2_stdout(kept).context("turning the standard output back")?;
+    done
+}
+
+fn measured(args: &Args, rounds: usize) -> Result<Report> {
+    let machine = Machine::here();
+    match &args.against {
+        None => {
+            let programs = figures::figures(programs::measure(&args.only, rounds, None)?);
+            Ok(Report { machine, rounds, programs, against: Vec::new() })
+        }
+        Some(revision) => {
+            let (programs, against) = against::measure(revision, &args.only, rounds)?;
+            Ok(Report { machine, rounds, programs, against })
+        }
+    }
+}
+
+/// Where a run leaves its files.
+fn directory() -> Result<PathBuf> {
+    let directory = cargo::root().join("target/bench");
+    fs::create_dir_all(&directory).with_context(|| format!("{} cannot be made", directory.display()))?;
+    Ok(directory)
+}
