@@ -23,7 +23,7 @@ use super::vlans::Vlans;
 use super::wiring::Alias;
 
 pub use super::cloud_steps::{CloudStep, Purpose};
-pub use super::site::{Notice, Severity};
+pub use super::site::{Notice, Severity, TRUNK_FAILED};
 pub use super::tags::{
     INSTANCE_TAG, OWNER, OWNER_TAG, POD_TAG, POD_UID_TAG, TRUNK_TAG, Tags, VLAN_IDS, VLAN_TAG, of_pod, pod_name,
 };
@@ -156,8 +156,15 @@ impl Planner<'_> {
         match self.trunk(&site) {
             Trunk::Stands(trunk) => self.branches(trunk, site),
             Trunk::Coming => {}
-            Trunk::Impossible(reason) => self.refuse_all(&reason),
+            Trunk::Impossible(reason) => {
+                self.refuse_all(&reason);
+                self.say_of_node(Severity::Warning, "NodeTrunkFailedInit", format!("{TRUNK_FAILED}: {reason}"));
+            }
         }
+    }
+
+    pub(super) fn say_of_node(&mut self, severity: Severity, reason: &'static str, message: String) {
+        self.plan.notices.push(Notice { about: Purpose::Node, severity, reason, message });
     }
 
     fn refuse_all(&mut self, reason: &str) {
@@ -174,6 +181,7 @@ impl Planner<'_> {
         let used = self.used(&trunk);
         let mut carrier = Carrier { trunk, site, vlans, stock, used };
         self.node_object();
+        self.say_cooldown();
         for pod in self.cluster.pods.values() {
             match &pod.branch {
                 Some(Err(reason)) if !pod.host_network && !pod.ended => self.refuse(pod, reason.clone()),

@@ -44,6 +44,9 @@ impl Site {
     }
 }
 
+/// What an event says of a trunk that cannot be had, before it says why (facts 1.7).
+pub const TRUNK_FAILED: &str = "The node failed initializing trunk interface";
+
 const AUTO_MODE: (&str, &str) = ("eks.amazonaws.com/compute-type", "auto");
 const ENI_CONFIG_LABELS: [&str; 3] = ["vpc.amazonaws.com/eniConfig", "vpc.amazonaws.com/externalEniConfig", ENI_CONFIG];
 const ENI_CONFIG: &str = "k8s.amazonaws.com/eniConfig";

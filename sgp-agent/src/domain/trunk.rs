@@ -2,7 +2,7 @@
 
 use super::answers::token;
 use super::branches::Planner;
-use super::cloud_steps::{CloudStep, Family, NewInterface};
+use super::cloud_steps::{CloudStep, Family, NewInterface, Purpose};
 use super::observed::{Attachment, NetworkInterface};
 use super::site::Site;
 use super::tags;
@@ -27,6 +27,9 @@ impl<'a> Planner<'a> {
             if let Some(at) = attachment.filter(|at| ours && !at.delete_on_termination) {
                 self.plan.steps.push(CloudStep::TieTrunk { trunk: id.clone(), attachment: at.id });
             }
+            if ours {
+                self.permit(&id);
+            }
             self.take_back(pending.iter().filter(|eni| eni.attachment.is_none() && eni.id != id));
             return Trunk::Stands(id);
         }
@@ -41,12 +44,21 @@ impl<'a> Planner<'a> {
         };
         match pending.split_first() {
             Some((first, more)) => {
+                self.permit(&first.id);
                 self.plan.steps.push(CloudStep::AttachTrunk { trunk: first.id.clone(), device_index });
                 self.take_back(more.iter());
             }
             None => self.create_trunk(site),
         }
         Trunk::Coming
+    }
+
+    /// Whoever puts branches on a trunk must be permitted to attach the trunk too (facts 2.3).
+    fn permit(&mut self, trunk: &str) {
+        let account = self.settings.trunk_account.clone();
+        if let Some(account) = account.filter(|_| !self.cloud.permitted.contains(trunk)) {
+            self.plan.steps.push(CloudStep::Permit { purpose: Purpose::Node, interface: trunk.to_owned(), account });
+        }
     }
 
     /// Trunks of our making that are not attached, or not yet.

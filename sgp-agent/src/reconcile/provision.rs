@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::dispatch::{Dispatch, Rates};
 use crate::domain::answers::Answer;
 use crate::domain::branches::{
-    BranchSettings, CloudPlan, CloudStep, Memory, Notice, Purpose, Severity, annotation_of, cloud_plan,
+    BranchSettings, CloudPlan, CloudStep, Memory, Notice, Purpose, Severity, TRUNK_FAILED, annotation_of, cloud_plan,
 };
 use crate::domain::failure::{Failure, FailureKind};
 use crate::domain::groups::EndpointId;
@@ -169,7 +169,7 @@ fn notice(step: &CloudStep, failure: &Failure) -> Option<Notice> {
             Some(Notice { about, severity, reason: MISSING_PERMISSION, message })
         }
         (CloudStep::AttachTrunk { .. } | CloudStep::TieTrunk { .. }, _, _) => {
-            let message = told_of(step, failure);
+            let message = format!("{TRUNK_FAILED}: {}", told_of(step, failure));
             Some(Notice { about, severity, reason: "NodeTrunkFailedInit", message })
         }
         _ => None,

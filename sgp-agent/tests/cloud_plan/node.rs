@@ -1,6 +1,6 @@
 //! The trunk, where it is made, and what the Node says.
 
-use sgp_agent::domain::branches::{CloudStep, POD_UID_TAG};
+use sgp_agent::domain::branches::{CloudStep, Notice, POD_UID_TAG, Purpose};
 use sgp_agent::domain::groups::GroupSet;
 use sgp_agent::domain::observed::{CniNode, CniNodeFacts, EniConfig, NetworkInterface, NodeFacts, Observed, Subnet};
 
@@ -114,6 +114,22 @@ fn the_trunk_is_attached_at_the_highest_free_index_and_a_surplus_one_is_taken_ba
     let planned = plan(&observed);
     assert!(planned.steps.iter().all(|step| matches!(step, CloudStep::Delete { .. })), "{:?}", planned.steps);
     assert!(planned.refused[0].reason.contains("no free device index"), "{:?}", planned.refused);
+    let [notice] = &planned.notices[..] else { panic!("{:?}", planned.notices) };
+    assert_eq!((notice.reason, &notice.about), ("NodeTrunkFailedInit", &Purpose::Node));
+    assert!(notice.message.contains("MAX_ENI=3"), "it names the way out: {}", notice.message);
+}
+
+#[test]
+fn the_node_says_how_long_branches_rest_where_the_config_map_says_it() {
+    let said = |written: Option<&str>| {
+        let mut observed = world();
+        observed.cluster.as_mut().expect("a cluster").cooldown = written.map(str::to_owned);
+        let of_cooldown = |notice: &Notice| notice.reason == "BranchENICoolDownPeriodUpdated";
+        plan(&observed).notices.into_iter().find(of_cooldown).map(|notice| notice.message)
+    };
+    let text = |period: &str| Some(format!("Branch ENI cool down period has been updated to {period}"));
+    assert_eq!((said(None), said(Some("soon"))), (None, None));
+    assert_eq!((said(Some("90")), said(Some("5")), said(Some("3600"))), (text("1m30s"), text("30s"), text("1h0m0s")));
 }
 
 fn label(observed: &mut Observed, key: &str, value: &str) {

@@ -16,7 +16,7 @@ const TRUNK: &str = "trunk_test";
 const API: &str = "ec2/api/helper_test";
 const INSTANCE_TEST: &str = "instance_test";
 
-pub(super) const CASES: [Case; 21] = [
+pub(super) const CASES: [Case; 22] = [
     case(TRUNK, "InitTrunk: absent", "CreateTrunk", || plan(|_| {})),
     case(TRUNK, "InitTrunk: describe fails", "nothing", || plan(|observed| observed.cloud = None)),
     case(INSTANCE_TEST, "the highest free device index of four", "attached at 3", || {
@@ -64,6 +64,9 @@ pub(super) const CASES: [Case; 21] = [
             && tags.get("kubernetes.io/cluster/prod").map(String::as_str) == Some("owned")
             && tags.get("node.k8s.amazonaws.com/instance_id").map(String::as_str) == Some(INSTANCE);
         if right { "owner, cluster and instance".into() } else { format!("{tags:?}") }
+    }),
+    case(API, "trunk adds permission: another account is permitted with the attachment", "Permit AttachTrunk", || {
+        planned_with(&mut half_made(), permitting(), |_| {})
     }),
     case(API, "another account is permitted before a branch is associated", "Permit", || {
         let mut sim = made(|settings| settings.trunk_account = Some("111122223333".into()));
