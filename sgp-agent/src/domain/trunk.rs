@@ -33,7 +33,7 @@ impl<'a> Planner<'a> {
             self.take_back(pending.iter().filter(|eni| eni.attachment.is_none() && eni.id != id));
             return Trunk::Stands(id);
         }
-        if pending.iter().any(|eni| eni.attachment.is_some()) {
+        if pending.iter().any(|eni| eni.attachment.is_some()) || self.is_half_described() {
             self.look_in(1);
             return Trunk::Coming;
         }
@@ -59,6 +59,13 @@ impl<'a> Planner<'a> {
         if let Some(account) = account.filter(|_| !self.cloud.permitted.contains(trunk)) {
             self.plan.steps.push(CloudStep::Permit { purpose: Purpose::Node, interface: trunk.to_owned(), account });
         }
+    }
+
+    /// Whether EC2 does not say of an interface here what it is, as of an instance that is going away: it may be a trunk.
+    fn is_half_described(&self) -> bool {
+        let here = |at: &Attachment| at.instance_id == self.cloud.instance.id;
+        let attached = |eni: &&NetworkInterface| eni.attachment.as_ref().is_some_and(here);
+        self.cloud.interfaces.values().filter(attached).any(|eni| eni.interface_type.is_empty())
     }
 
     /// Trunks of our making that are not attached, or not yet.
