@@ -25,7 +25,7 @@ pub(super) struct Branches {
     #[arg(long, default_value_t = 0, value_name = "N")]
     min_branches: u32,
     /// When policies or labels change, give running pods the groups a new pod would get (AWS: new pods only)
-    #[arg(long)]
+    #[arg(long, env = "SGP_LIVE_GROUPS")]
     live_groups: bool,
     /// Account that must be permitted to attach interfaces, where the trunk calls are made by another one
     #[arg(long, env = "SGP_TRUNK_ACCOUNT", value_name = "ACCOUNT")]

@@ -54,11 +54,11 @@ pub(super) struct Settings {
     #[arg(long, env = "CLUSTER_NAME", value_name = "NAME", default_value = "kubernetes")]
     cluster_name: String,
     /// Who makes trunk and branches
-    #[arg(long, value_enum, default_value_t = Provision::Own)]
+    #[arg(long, env = "SGP_PROVISION", value_enum, default_value_t = Provision::Own)]
     provision: Provision,
     /// What becomes of a pod that a policy matches, that was admitted without the resource vpc.amazonaws.com/pod-eni and
     /// that can get no branch: it is not started, or it is started with the node's groups; an event says so
-    #[arg(long, value_enum, default_value_t = Unmatched::Refuse)]
+    #[arg(long, env = "SGP_UNMATCHED", value_enum, default_value_t = Unmatched::Refuse)]
     unmatched: Unmatched,
     #[command(flatten)]
     place: Place,
