@@ -16,7 +16,7 @@ use super::groups::{EndpointId, GroupSet};
 use super::matching::groups_of;
 use super::observed::{BranchAnnotation, CloudFacts, ClusterFacts, NetworkInterface, Observed, Pod};
 use super::pool::Stock;
-use super::site::{Site, site};
+use super::site::{EniConfigKeys, Site, site};
 use super::tags::{holder, our_branches};
 use super::trunk::Trunk;
 use super::vlans::Vlans;
@@ -47,6 +47,8 @@ pub struct BranchSettings {
     pub trunk_account: Option<String>,
     /// What a change of policies or labels means for pods that have their branch.
     pub running: RunningPods,
+    /// Custom networking as VPC CNI is told of it; `None` where that is off.
+    pub custom_networking: Option<EniConfigKeys>,
     /// Tells this start of the agent from others, in client tokens of branches that are for no pod.
     pub incarnation: String,
 }
@@ -146,7 +148,7 @@ pub(super) struct Carrier<'a> {
 
 impl Planner<'_> {
     fn plan_node(&mut self) {
-        let site = match site(self.cluster, self.cloud) {
+        let site = match site(self.cluster, self.cloud, self.settings.custom_networking.as_ref()) {
             Ok(site) => site,
             Err(notice) => {
                 self.refuse_all(&notice.message);
