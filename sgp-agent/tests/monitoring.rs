@@ -63,13 +63,10 @@ fn every_metric_that_the_dashboard_and_the_alerts_name_is_exported() {
 }
 
 #[test]
+#[ignore = "needs promtool, which `cargo xtask test` provides"]
 fn promtool_finds_nothing_to_say_of_metrics_and_alerts() {
     let Some(text) = exported() else { return };
     let promtool = std::env::var("PROMTOOL").unwrap_or_else(|_| "promtool".into());
-    if Command::new(&promtool).arg("--version").output().is_err() {
-        println!("skipped: no {promtool}; Debian's package prometheus has it, and PROMTOOL may name it");
-        return;
-    }
     let alerts = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/monitoring/alerts.yaml");
     let rules = Command::new(&promtool).args(["check", "rules", alerts]).output().expect("promtool runs");
     assert!(

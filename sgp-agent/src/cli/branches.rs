@@ -9,7 +9,11 @@ use clap::Args;
 
 use crate::domain::branches::{BranchSettings, RunningPods};
 use crate::domain::instance_types::{BUILT_IN, Table, parse};
+use crate::domain::site::EniConfigKeys;
 use crate::reconcile::{Provisioner, Rates};
+
+/// Both keys that VPC CNI looks at, unless it is told others.
+const ENI_CONFIG: &str = "k8s.amazonaws.com/eniConfig";
 
 /// How trunk and branches are made.
 #[derive(Args, Debug)]
@@ -25,8 +29,17 @@ pub(super) struct Branches {
     #[arg(long, default_value_t = 0, value_name = "N")]
     min_branches: u32,
     /// When policies or labels change, give running pods the groups a new pod would get (AWS: new pods only)
-    #[arg(long)]
+    #[arg(long, env = "SGP_LIVE_GROUPS")]
     live_groups: bool,
+    /// Make trunk and branches where ENIConfigs say, as VPC CNI is told to [default: false]
+    #[arg(long, env = "AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG")]
+    custom_networking: bool,
+    /// Annotation of the Node that names its ENIConfig
+    #[arg(long, env = "ENI_CONFIG_ANNOTATION_DEF", default_value = ENI_CONFIG, value_name = "KEY")]
+    eni_config_annotation: String,
+    /// Label of the Node that names its ENIConfig, where no annotation does
+    #[arg(long, env = "ENI_CONFIG_LABEL_DEF", default_value = ENI_CONFIG, value_name = "KEY")]
+    eni_config_label: String,
     /// Account that must be permitted to attach interfaces, where the trunk calls are made by another one
     #[arg(long, env = "SGP_TRUNK_ACCOUNT", value_name = "ACCOUNT")]
     pub(super) trunk_account: Option<String>,
@@ -41,6 +54,11 @@ pub(super) struct Branches {
     ec2_burst: NonZeroU32,
 }
 
+/// A variable that is empty counts as unset.
+fn key(given: &str) -> String {
+    Some(given).filter(|given| !given.is_empty()).unwrap_or(ENI_CONFIG).to_owned()
+}
+
 impl Branches {
     /// Nothing known yet; what tells this start from others is drawn by chance.
     pub(super) fn provisioner(&self, cluster_name: &str) -> Provisioner {
@@ -52,6 +70,10 @@ impl Branches {
             minimum: self.min_branches,
             trunk_account: self.trunk_account.clone(),
             running: if self.live_groups { RunningPods::FollowPolicies } else { RunningPods::KeepGroups },
+            custom_networking: self.custom_networking.then(|| EniConfigKeys {
+                annotation: key(&self.eni_config_annotation),
+                label: key(&self.eni_config_label),
+            }),
             incarnation: format!("{chance:016x}"),
         };
         Provisioner::new(settings, Rates { per_second: self.ec2_rate, burst: self.ec2_burst }, chance)

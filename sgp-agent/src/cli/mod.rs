@@ -9,6 +9,7 @@ mod doctor;
 mod endpoints;
 mod explain;
 mod flows;
+mod insist;
 mod install_cni;
 mod instance_types;
 mod live;

@@ -9,15 +9,19 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use nix::fcntl::{Flock, FlockArg};
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Notify, mpsc, watch};
 use tracing::{info, warn};
 
 use super::branches::Branches;
+use super::insist::insist;
 use super::variables::{NodeFiles, Variables};
 use super::view::Place;
 use super::watching::Watching;
 use crate::adopt::adopt;
+use crate::domain::branches::Notice;
 use crate::domain::enforcement::{Enforcement, RelatedIcmp, Revoked, SnatJudges};
+use crate::domain::instance_types::Table;
 use crate::domain::unmatched::Unmatched;
 use crate::host::Host;
 use crate::io::ec2::Ec2;
@@ -25,14 +29,12 @@ use crate::io::kernel::Bpf;
 use crate::io::kubernetes::Kubernetes;
 use crate::io::{netlink, telemetry};
 use crate::protocol::SOCKET;
-use crate::reconcile::{Described, Provision, Reconciler, Status, poll};
+use crate::reconcile::{Described, Provision, Reconciler, Status, denied, poll};
 use crate::serve::{Net, serve};
 use crate::telemetry::state::AgentState;
 
 /// kube tells each failed connection by itself; our own line says what it means.
 const QUIET: &str = "info,kube_client::client::builder=off";
-/// How long to wait before asking an API server or EC2 again that is not there at start.
-const AGAIN: Duration = Duration::from_secs(2);
 
 const EXAMPLES: &str = "Examples:
   sgp-agent run --cluster-name prod
@@ -52,11 +54,11 @@ pub(super) struct Settings {
     #[arg(long, env = "CLUSTER_NAME", value_name = "NAME", default_value = "kubernetes")]
     cluster_name: String,
     /// Who makes trunk and branches
-    #[arg(long, value_enum, default_value_t = Provision::Own)]
+    #[arg(long, env = "SGP_PROVISION", value_enum, default_value_t = Provision::Own)]
     provision: Provision,
     /// What becomes of a pod that a policy matches, that was admitted without the resource vpc.amazonaws.com/pod-eni and
     /// that can get no branch: it is not started, or it is started with the node's groups; an event says so
-    #[arg(long, value_enum, default_value_t = Unmatched::Refuse)]
+    #[arg(long, env = "SGP_UNMATCHED", value_enum, default_value_t = Unmatched::Refuse)]
     unmatched: Unmatched,
     #[command(flatten)]
     place: Place,
@@ -190,7 +192,7 @@ async fn work(settings: Settings, node: String, host: Arc<Host>, kernel: Bpf) ->
     let metrics = settings.watching.start(kernel.dirs(), &settings.files.runtime_dir, state, &seen)?;
     let socket = settings.files.runtime_dir.join(SOCKET);
     let (notices, mut to_tell) = mpsc::unbounded_channel();
-    let net = Net { unmatched: settings.unmatched, provision: settings.provision, notices };
+    let net = Net { unmatched: settings.unmatched, provision: settings.provision, notices: notices.clone() };
     let serving = serve(&socket, Arc::clone(&host), net, seen, Arc::clone(&changed));
     let (news, look) = (Arc::clone(&changed), Arc::clone(&look_at_cloud));
     netlink::watch_links(move || news.notify_one())?;
@@ -202,9 +204,9 @@ async fn work(settings: Settings, node: String, host: Arc<Host>, kernel: Bpf) ->
         }
     });
     let reconciling = async {
-        let instance_id = insist("the API server", || kubernetes.instance_id(&node)).await;
+        let instance_id = insist("the API server", || kubernetes.instance_id(&node), |_| {}).await;
         let account = settings.branches.trunk_account.clone();
-        let cloud = Arc::new(insist("EC2", || Ec2::connect(&instance_id, &types, account.clone())).await);
+        let cloud = connect_ec2(&instance_id, &types, account, &notices).await;
         info!(node, instance_id, "started");
         let (told, facts) = watch::channel(None);
         let every = Duration::from_secs_f64(settings.ec2_poll);
@@ -251,6 +253,17 @@ async fn work(settings: Settings, node: String, host: Arc<Host>, kernel: Bpf) ->
     }
 }
 
+async fn connect_ec2(
+    instance_id: &str,
+    types: &Table,
+    account: Option<String>,
+    notices: &UnboundedSender<Notice>,
+) -> Arc<Ec2> {
+    // Nobody hears of a notice only while the agent stops.
+    let tell = |error: &anyhow::Error| drop(denied(error).map(|notice| notices.send(notice)));
+    Arc::new(insist("EC2", || Ec2::connect(instance_id, types, account.clone()), tell).await)
+}
+
 fn state_of(node: &str, host: &Host) -> AgentState {
     AgentState {
         pid: std::process::id(),
@@ -258,24 +271,6 @@ fn state_of(node: &str, host: &Host) -> AgentState {
         node: node.into(),
         mode: host.settings().mode.name().into(),
         ..AgentState::default()
-    }
-}
-
-/// Asks until there is an answer; tells the first failure, and each that differs from the last.
-async fn insist<T, F: Future<Output = Result<T>>>(whom: &str, ask: impl Fn() -> F) -> T {
-    let mut told = String::new();
-    loop {
-        match ask().await {
-            Ok(answer) => return answer,
-            Err(error) => {
-                let text = format!("{error:#}");
-                if text != told {
-                    warn!(error = text, "cannot reach {whom}; trying again every {AGAIN:?}");
-                }
-                told = text;
-            }
-        }
-        tokio::time::sleep(AGAIN).await;
     }
 }
 
@@ -288,7 +283,7 @@ async fn bring_up_trunk(host: Arc<Host>, mut facts: watch::Receiver<Option<Arc<D
         facts.wait_for(|facts| mac_of(facts).is_some_and(|mac| Some(mac) != known)).await.map(|it| mac_of(&it))
     {
         let Some(mac) = mac else { continue };
-        insist("the trunk's link", || host.prepare_trunk(&mac)).await;
+        insist("the trunk's link", || host.prepare_trunk(&mac), |_| {}).await;
         info!(mac, "the trunk is up");
         known = Some(mac);
     }

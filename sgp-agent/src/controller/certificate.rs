@@ -114,3 +114,42 @@ async fn renew(cluster: &Cluster, settings: &Settings, before: &Kept) -> Result<
     info!(names = settings.names.join(","), until_s, "made a certificate");
     Ok(kept)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(names: &[&str]) -> Settings {
+        Settings {
+            cluster_name: String::new(),
+            namespace: String::new(),
+            identity: String::new(),
+            bind: std::net::SocketAddr::from(([127, 0, 0, 1], 0)),
+            names: names.iter().map(|name| (*name).to_owned()).collect(),
+            certificate_dir: None,
+            lifetime: Duration::from_secs(90),
+            writers: Vec::new(),
+            sweep: EVERY,
+        }
+    }
+
+    #[test]
+    fn a_certificate_is_renewed_after_two_thirds_of_its_time_and_for_other_names() {
+        let kept: Kept = [(UNTIL, "190"), (NAMES, "a,b")].map(|(key, text)| (key.to_owned(), text.to_owned())).into();
+        let due = |names: &[&str], now_s: u64| is_due(&kept, &settings(names), now_s);
+        assert_eq!((due(&["a", "b"], 159), due(&["a", "b"], 160), due(&["a"], 100)), (false, true, true));
+        assert!(is_due(&Kept::new(), &settings(&["a"]), 0), "there is none");
+    }
+
+    #[tokio::test]
+    async fn somebody_elses_certificate_is_read_from_its_files_and_a_missing_one_named() {
+        let dir = std::env::temp_dir().join(format!("sgp-certificate-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).expect("a directory");
+        std::fs::write(dir.join(CERTIFICATE), "chain").expect("a file");
+        let error = format!("{:#}", from_files(&dir).await.expect_err("no key yet"));
+        assert!(error.contains(KEY), "{error}");
+        std::fs::write(dir.join(KEY), "key").expect("a file");
+        assert_eq!(from_files(&dir).await.expect("both"), ("chain".to_owned(), "key".to_owned()));
+        std::fs::remove_dir_all(&dir).expect("the directory goes");
+    }
+}

@@ -83,6 +83,11 @@ impl Planner<'_> {
     /// Puts a branch on the trunk; where another account does that, it must be permitted first.
     pub(super) fn associate(&mut self, branch: &NetworkInterface, purpose: Purpose, carrier: &mut Carrier<'_>) {
         let Some(vlan_id) = carrier.vlans.of_branch(branch) else { return };
+        let waits =
+            |step: &CloudStep| matches!(step, CloudStep::Permit { interface, .. } if *interface == carrier.trunk);
+        if self.plan.steps.iter().any(waits) {
+            return;
+        }
         let interface = branch.id.clone();
         let step = match &self.settings.trunk_account {
             Some(account) if !self.cloud.permitted.contains(&interface) => {

@@ -16,14 +16,14 @@ use super::groups::{EndpointId, GroupSet};
 use super::matching::groups_of;
 use super::observed::{BranchAnnotation, CloudFacts, ClusterFacts, NetworkInterface, Observed, Pod};
 use super::pool::Stock;
-use super::site::{Site, site};
+use super::site::{EniConfigKeys, Site, site};
 use super::tags::{holder, our_branches};
 use super::trunk::Trunk;
 use super::vlans::Vlans;
 use super::wiring::Alias;
 
 pub use super::cloud_steps::{CloudStep, Purpose};
-pub use super::site::{Notice, Severity};
+pub use super::site::{Notice, Severity, TRUNK_FAILED};
 pub use super::tags::{
     INSTANCE_TAG, OWNER, OWNER_TAG, POD_TAG, POD_UID_TAG, TRUNK_TAG, Tags, VLAN_IDS, VLAN_TAG, of_pod, pod_name,
 };
@@ -47,6 +47,8 @@ pub struct BranchSettings {
     pub trunk_account: Option<String>,
     /// What a change of policies or labels means for pods that have their branch.
     pub running: RunningPods,
+    /// Custom networking as VPC CNI is told of it; `None` where that is off.
+    pub custom_networking: Option<EniConfigKeys>,
     /// Tells this start of the agent from others, in client tokens of branches that are for no pod.
     pub incarnation: String,
 }
@@ -146,7 +148,7 @@ pub(super) struct Carrier<'a> {
 
 impl Planner<'_> {
     fn plan_node(&mut self) {
-        let site = match site(self.cluster, self.cloud) {
+        let site = match site(self.cluster, self.cloud, self.settings.custom_networking.as_ref()) {
             Ok(site) => site,
             Err(notice) => {
                 self.refuse_all(&notice.message);
@@ -156,8 +158,15 @@ impl Planner<'_> {
         match self.trunk(&site) {
             Trunk::Stands(trunk) => self.branches(trunk, site),
             Trunk::Coming => {}
-            Trunk::Impossible(reason) => self.refuse_all(&reason),
+            Trunk::Impossible(reason) => {
+                self.refuse_all(&reason);
+                self.say_of_node(Severity::Warning, "NodeTrunkFailedInit", format!("{TRUNK_FAILED}: {reason}"));
+            }
         }
+    }
+
+    pub(super) fn say_of_node(&mut self, severity: Severity, reason: &'static str, message: String) {
+        self.plan.notices.push(Notice { about: Purpose::Node, severity, reason, message });
     }
 
     fn refuse_all(&mut self, reason: &str) {
@@ -174,6 +183,7 @@ impl Planner<'_> {
         let used = self.used(&trunk);
         let mut carrier = Carrier { trunk, site, vlans, stock, used };
         self.node_object();
+        self.say_cooldown();
         for pod in self.cluster.pods.values() {
             match &pod.branch {
                 Some(Err(reason)) if !pod.host_network && !pod.ended => self.refuse(pod, reason.clone()),

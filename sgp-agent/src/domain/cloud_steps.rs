@@ -154,6 +154,9 @@ pub enum CloudStep {
     },
 }
 
+/// What writing the annotation is called where it fails.
+pub const ANNOTATING: &str = "annotating the pod";
+
 impl CloudStep {
     /// What must not run twice at a time: one call to one object.
     pub fn key(&self) -> String {
@@ -226,7 +229,7 @@ impl CloudStep {
             Self::Tag { .. } => "tagging the branch",
             Self::SetGroups { .. } => "setting the branch's groups",
             Self::Associate { .. } => "associating branch to trunk",
-            Self::Annotate { .. } => "annotating the pod",
+            Self::Annotate { .. } => ANNOTATING,
             Self::Disassociate { .. } => "taking the branch off its trunk",
             Self::Delete { .. } => "deleting network interface",
             Self::LabelNode { .. } => "labelling the node",

@@ -31,7 +31,7 @@ pub enum FailureKind {
 impl Failure {
     /// What an answer with an error code means. `status`: of HTTP.
     pub fn of(code: &str, status: u16, message: &str) -> Self {
-        Self { kind: kind(code, status), code: code.to_owned(), message: message.to_owned() }
+        Self { kind: kind(code, status), code: code.to_owned(), message: steady(message).to_owned() }
     }
 
     /// A call without an answer.
@@ -48,6 +48,28 @@ impl Failure {
 /// What EC2 calls an object that is not there, in its several spellings.
 pub fn is_gone(code: &str) -> bool {
     code.ends_with(".NotFound") || code.ends_with("NotFound") || code == "Gateway.NotAttached"
+}
+
+/// A message without what differs from one answer to the next, so that one cause is one sentence. The encoded part is for
+/// `aws sts decode-authorization-message` and holds a time.
+fn steady(message: &str) -> &str {
+    message.split_once(" Encoded authorization failure message:").map_or(message, |(before, _)| before)
+}
+
+impl Failure {
+    /// The way out for a role that may not make a call. `called`: EC2's name of it. EC2 says which action lacks: to create
+    /// an interface with its tags takes another one, for example.
+    pub fn permission(&self, called: &str) -> String {
+        let named = self.message.split_once("perform: ec2:").map_or("", |(_, rest)| rest);
+        let action = named.split(|c: char| !c.is_ascii_alphanumeric()).next().filter(|action| !action.is_empty());
+        let action = action.unwrap_or(called);
+        let closed = if action.ends_with("TrunkInterface") {
+            " (AWS has not opened this call to every account: then use --provision=observe)"
+        } else {
+            ""
+        };
+        format!("give the agent's role the IAM action ec2:{action}{closed}")
+    }
 }
 
 impl fmt::Display for Failure {
@@ -101,5 +123,24 @@ mod tests {
         ] {
             assert_eq!(Failure::of(code, status, "").kind, expected, "{code}");
         }
+    }
+
+    #[test]
+    fn one_missing_permission_is_one_sentence_however_often_it_is_told() {
+        let told = |encoded: &str| {
+            let message = format!("You are not authorized. Encoded authorization failure message: {encoded}");
+            Failure::of("UnauthorizedOperation", 403, &message).to_string()
+        };
+        assert_eq!(told("Yk3"), "UnauthorizedOperation: You are not authorized.");
+        assert_eq!(told("Yk3"), told("9xQ"));
+    }
+
+    #[test]
+    fn the_action_that_lacks_is_the_one_that_ec2_names() {
+        let way_out =
+            |message: &str| Failure::of("UnauthorizedOperation", 403, message).permission("CreateNetworkInterface");
+        assert!(way_out("No.").ends_with("the IAM action ec2:CreateNetworkInterface"));
+        let named = "User: arn:aws:sts::1:assumed-role/r/i is not authorized to perform: ec2:CreateTags on resource: x";
+        assert!(way_out(named).ends_with("the IAM action ec2:CreateTags"));
     }
 }

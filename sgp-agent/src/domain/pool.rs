@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::branches::{Carrier, groups_wanted};
-use super::branches::{CloudStep, Planner, Purpose, has_addresses_of};
+use super::branches::{CloudStep, Planner, Purpose, Severity, has_addresses_of};
 use super::groups::GroupSet;
 use super::observed::{CloudFacts, NetworkInterface, Pod};
 use super::site::Site;
@@ -118,8 +118,20 @@ impl<'a> Planner<'a> {
 
     /// Seconds a branch rests: what the ConfigMap says, where it says a number.
     fn cooldown_s(&self) -> u64 {
-        let written = self.cluster.cooldown.as_ref().and_then(|text| text.trim().parse::<u64>().ok());
-        written.map_or(self.settings.cooldown_s, |seconds| seconds.max(COOLDOWN_MIN_S))
+        self.cooldown_written().unwrap_or(self.settings.cooldown_s)
+    }
+
+    fn cooldown_written(&self) -> Option<u64> {
+        let written = self.cluster.cooldown.as_ref()?.trim().parse::<u64>().ok()?;
+        Some(written.max(COOLDOWN_MIN_S))
+    }
+
+    /// AWS's words (facts 1.7), on every node, whenever the ConfigMap gets another number.
+    pub(super) fn say_cooldown(&mut self) {
+        if let Some(seconds) = self.cooldown_written() {
+            let message = format!("Branch ENI cool down period has been updated to {}", go_duration(seconds));
+            self.say_of_node(Severity::Normal, "BranchENICoolDownPeriodUpdated", message);
+        }
     }
 
     /// Keeps as many free branches as wanted: makes what lacks, frees what rested, lets go of the rest.
@@ -185,6 +197,15 @@ impl<'a> Planner<'a> {
             }
             _ => CloudStep::Delete { interface: branch.id.clone() },
         }
+    }
+}
+
+/// As Go writes a duration: `1m30s`.
+fn go_duration(seconds: u64) -> String {
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, s) => format!("{s}s"),
+        (0, m, s) => format!("{m}m{s}s"),
+        (h, m, s) => format!("{h}h{m}m{s}s"),
     }
 }
 

@@ -44,17 +44,31 @@ impl Site {
     }
 }
 
+/// What an event says of a trunk that cannot be had, before it says why (facts 1.7).
+pub const TRUNK_FAILED: &str = "The node failed initializing trunk interface";
+
 const AUTO_MODE: (&str, &str) = ("eks.amazonaws.com/compute-type", "auto");
-const ENI_CONFIG_LABELS: [&str; 3] = ["vpc.amazonaws.com/eniConfig", "vpc.amazonaws.com/externalEniConfig", ENI_CONFIG];
-const ENI_CONFIG: &str = "k8s.amazonaws.com/eniConfig";
+/// Label by which VPC CNI is told of an ENIConfig before all others.
+const EXTERNAL_ENI_CONFIG: &str = "vpc.amazonaws.com/externalEniConfig";
+/// Label that AWS's controller reads.
+const CONTROLLERS_ENI_CONFIG: &str = "vpc.amazonaws.com/eniConfig";
+
+/// Where VPC CNI, with custom networking on, finds the name of a node's ENIConfig (facts 1.8).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EniConfigKeys {
+    /// Key of an annotation of the Node.
+    pub annotation: String,
+    /// Key of a label of the Node, which counts after the annotation.
+    pub label: String,
+}
 
 /// The site of this node.
 ///
 /// # Errors
 /// Why it gets neither trunk nor branches.
-pub fn site(cluster: &ClusterFacts, cloud: &CloudFacts) -> Result<Site, Notice> {
+pub fn site(cluster: &ClusterFacts, cloud: &CloudFacts, keys: Option<&EniConfigKeys>) -> Result<Site, Notice> {
     supported(cluster.node.as_ref(), cloud)?;
-    let site = match eni_config_name(cluster) {
+    let site = match eni_config_name(cluster, keys) {
         None => Site { subnet: own_subnet(cloud), groups: cloud.instance.primary_groups.clone() },
         Some(name) => custom(&name, cluster, cloud)?,
     };
@@ -105,17 +119,19 @@ fn own_subnet(cloud: &CloudFacts) -> Subnet {
     })
 }
 
-/// Name of the ENIConfig that applies, as VPC CNI picks it; a name that CNI has written into CNINode is the
-/// last to count, since nobody but CNI changes it there.
-pub fn eni_config_name(cluster: &ClusterFacts) -> Option<String> {
+/// Name of the ENIConfig that applies: as VPC CNI picks it where custom networking is on (`keys`), else as AWS's controller
+/// finds it. What CNI wrote into CNINode is the last to count, since nobody but CNI changes it there.
+pub fn eni_config_name(cluster: &ClusterFacts, keys: Option<&EniConfigKeys>) -> Option<String> {
     let node = cluster.node.as_ref();
-    let annotation = node.and_then(|node| node.annotations.get(ENI_CONFIG));
-    let labels = ENI_CONFIG_LABELS.iter().filter_map(|key| node.and_then(|node| node.labels.get(*key)));
+    let label = |key: &str| node.and_then(|node| node.labels.get(key)).cloned();
+    let annotation = |key: &str| node.and_then(|node| node.annotations.get(key)).cloned();
+    let by_cni = keys.map(|keys| [label(EXTERNAL_ENI_CONFIG), annotation(&keys.annotation), label(&keys.label)]);
     let feature = match &cluster.cni_node {
-        CniNodeFacts::There(cni_node) => cni_node.features.get("CustomNetworking"),
+        CniNodeFacts::There(cni_node) => cni_node.features.get("CustomNetworking").cloned(),
         CniNodeFacts::Missing | CniNodeFacts::NoSuchKind => None,
     };
-    annotation.into_iter().chain(labels).chain(feature).find(|name| !name.is_empty()).cloned()
+    let all = by_cni.into_iter().flatten().chain([label(CONTROLLERS_ENI_CONFIG), feature]);
+    all.flatten().find(|name| !name.is_empty())
 }
 
 /// A policy's groups win over the ENIConfig's; these are for the trunk.

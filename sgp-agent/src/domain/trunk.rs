@@ -2,7 +2,7 @@
 
 use super::answers::token;
 use super::branches::Planner;
-use super::cloud_steps::{CloudStep, Family, NewInterface};
+use super::cloud_steps::{CloudStep, Family, NewInterface, Purpose};
 use super::observed::{Attachment, NetworkInterface};
 use super::site::Site;
 use super::tags;
@@ -27,10 +27,13 @@ impl<'a> Planner<'a> {
             if let Some(at) = attachment.filter(|at| ours && !at.delete_on_termination) {
                 self.plan.steps.push(CloudStep::TieTrunk { trunk: id.clone(), attachment: at.id });
             }
+            if ours {
+                self.permit(&id);
+            }
             self.take_back(pending.iter().filter(|eni| eni.attachment.is_none() && eni.id != id));
             return Trunk::Stands(id);
         }
-        if pending.iter().any(|eni| eni.attachment.is_some()) {
+        if pending.iter().any(|eni| eni.attachment.is_some()) || self.is_half_described() {
             self.look_in(1);
             return Trunk::Coming;
         }
@@ -41,12 +44,28 @@ impl<'a> Planner<'a> {
         };
         match pending.split_first() {
             Some((first, more)) => {
+                self.permit(&first.id);
                 self.plan.steps.push(CloudStep::AttachTrunk { trunk: first.id.clone(), device_index });
                 self.take_back(more.iter());
             }
             None => self.create_trunk(site),
         }
         Trunk::Coming
+    }
+
+    /// Whoever puts branches on a trunk must be permitted to attach the trunk too (facts 2.3).
+    fn permit(&mut self, trunk: &str) {
+        let account = self.settings.trunk_account.clone();
+        if let Some(account) = account.filter(|_| !self.cloud.permitted.contains(trunk)) {
+            self.plan.steps.push(CloudStep::Permit { purpose: Purpose::Node, interface: trunk.to_owned(), account });
+        }
+    }
+
+    /// Whether EC2 does not say of an interface here what it is, as of an instance that is going away: it may be a trunk.
+    fn is_half_described(&self) -> bool {
+        let here = |at: &Attachment| at.instance_id == self.cloud.instance.id;
+        let attached = |eni: &&NetworkInterface| eni.attachment.as_ref().is_some_and(here);
+        self.cloud.interfaces.values().filter(attached).any(|eni| eni.interface_type.is_empty())
     }
 
     /// Trunks of our making that are not attached, or not yet.

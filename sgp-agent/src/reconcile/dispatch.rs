@@ -26,6 +26,8 @@ const REST_REFUSED: (Duration, Duration) = (Duration::from_secs(2), Duration::fr
 const PAUSE_THROTTLED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(20));
 /// Likewise for all calls of a kind that the role may not make: one asks whether it may by now.
 const PAUSE_UNAUTHORIZED: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(300));
+/// So many at once of a kind that was throttled, and it is throttled no more.
+const WINDOW_OPEN: usize = 16;
 /// How soon a bucket that was empty is looked into again.
 const REFILL: Duration = Duration::from_millis(200);
 /// A step done stays away this long, until facts that no longer ask for it arrive.
@@ -77,14 +79,33 @@ enum Try {
     Resting { failures: u32, until: Duration, failed: Option<(CloudStep, Failure)> },
 }
 
-/// All calls of a kind stand still.
+/// All calls of a kind stand still, and then find out step by step how many may go: several nodes that share a rate would
+/// otherwise all come back at once.
 #[derive(Clone, Debug)]
 struct Brake {
     failures: u32,
     until: Duration,
     failure: Failure,
-    /// Key of the one step that finds out whether it is over.
-    probe: Option<String>,
+    /// Keys of the steps that find it out, and how many there may be.
+    probes: BTreeSet<String>,
+    window: usize,
+}
+
+impl Brake {
+    fn lets_through(&self, now: Duration) -> bool {
+        now >= self.until && self.probes.len() < self.window
+    }
+
+    /// Takes note of a step that got through; whether it is over. A permission is there or not.
+    fn is_over_after(&mut self, key: &str) -> bool {
+        if !self.probes.remove(key) {
+            // It was under way before, and shows nothing.
+            return false;
+        }
+        self.failures = self.failures.saturating_sub(1);
+        self.window *= 2;
+        self.window > WINDOW_OPEN || self.failure.kind != FailureKind::Throttled
+    }
 }
 
 /// Steps under way, those that failed lately, and the buckets.
@@ -156,7 +177,7 @@ impl Dispatch {
     fn may(&mut self, step: &CloudStep, key: &str, now: Duration) -> bool {
         let Some(action) = step.action() else { return true };
         if let Some(brake) = self.brakes.get(action)
-            && (now < brake.until || brake.probe.is_some())
+            && !brake.lets_through(now)
         {
             self.held.insert(key.to_owned(), (step.clone(), brake.failure.clone()));
             return false;
@@ -167,7 +188,7 @@ impl Dispatch {
             (!pool || self.pool_buckets.check_key(&action).is_ok()) && self.buckets.check_key(&action).is_ok();
         self.thirsty |= !granted;
         if granted && let Some(brake) = self.brakes.get_mut(action) {
-            brake.probe = Some(key.to_owned());
+            brake.probes.insert(key.to_owned());
         }
         granted
     }
@@ -201,26 +222,27 @@ impl Dispatch {
             FailureKind::Unauthorized => Some((failure, PAUSE_UNAUTHORIZED)),
             FailureKind::Unavailable | FailureKind::NotYet | FailureKind::Refused => None,
         });
-        let known = self.brakes.get(action);
         let Some((failure, pause)) = pauses else {
-            // Whoever got through shows that the others may; one that was under way before shows nothing.
-            if known.is_some_and(|brake| brake.probe.as_deref() == Some(key)) {
+            if self.brakes.get_mut(action).is_some_and(|brake| brake.is_over_after(key)) {
                 self.brakes.remove(action);
             }
             return;
         };
         // Those that were under way together fail together: that is one failure.
-        let failures = match known {
-            Some(brake) if brake.probe.as_deref() != Some(key) => return,
+        let failures = match self.brakes.get(action) {
+            Some(brake) if !brake.probes.contains(key) => return,
             Some(brake) => brake.failures + 1,
             None => 0,
         };
         let until = now + delay(pause, failures, self.seed);
-        self.brakes.insert(action, Brake { failures, until, failure: failure.clone(), probe: None });
+        let (failure, probes) = (failure.clone(), BTreeSet::new());
+        self.brakes.insert(action, Brake { failures, until, failure, probes, window: 1 });
     }
 
     fn rest(&self, failure: &Failure, failures: u32, key: &str) -> Duration {
         let bounds = if failure.kind == FailureKind::Refused { REST_REFUSED } else { REST };
+        // That there are too many calls is not this object's doing: the brake decides when its turn comes.
+        let failures = if failure.kind == FailureKind::Throttled { 0 } else { failures };
         let seed = key.bytes().fold(self.seed, |seed, byte| seed.rotate_left(5) ^ u64::from(byte));
         delay(bounds, failures, seed)
     }
@@ -246,12 +268,21 @@ impl Dispatch {
     /// How soon time alone lets more steps begin.
     pub fn look_in(&self, now: Duration) -> Option<Duration> {
         let resting = self.tries.values().filter_map(|state| match state {
-            Try::Resting { until, .. } => Some(*until),
+            Try::Resting { until, failed, .. } => self.wakes(*until, failed.as_ref().map(|(step, _)| step)),
             Try::Running { .. } => None,
         });
-        let braked = self.brakes.values().filter(|brake| brake.probe.is_none()).map(|brake| brake.until);
+        let braked = self.brakes.values().filter(|brake| brake.probes.is_empty()).map(|brake| brake.until);
         let thirst = self.thirsty.then_some(now + REFILL);
         resting.chain(braked).chain(thirst).map(|until| until.saturating_sub(now)).min()
+    }
+
+    /// When a step that has rested `until` may begin, as far as time decides it: the end of a probe is news anyway.
+    fn wakes(&self, until: Duration, failed: Option<&CloudStep>) -> Option<Duration> {
+        match failed.and_then(CloudStep::action).and_then(|action| self.brakes.get(action)) {
+            Some(brake) if brake.probes.len() >= brake.window => None,
+            Some(brake) => Some(until.max(brake.until)),
+            None => Some(until),
+        }
     }
 }
 

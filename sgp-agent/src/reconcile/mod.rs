@@ -32,7 +32,7 @@ use crate::io::netlink::Netlink;
 use crate::telemetry::metrics::Metrics;
 
 pub use dispatch::{Dispatch, Rates};
-pub use poll::{Described, poll};
+pub use poll::{Described, denied, poll};
 pub use provision::{Provisioner, Round};
 use tell::Told;
 

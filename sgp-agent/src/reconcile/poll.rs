@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 use tracing::warn;
 
-use crate::domain::branches::groups_wanted;
+use super::provision::MISSING_PERMISSION;
+use super::tell::publish;
+use crate::domain::branches::{Notice, Purpose, Severity, groups_wanted};
 use crate::domain::groups::GroupSet;
 use crate::domain::observed::{CloudFacts, ClusterFacts, Wanted};
-use crate::io::ec2::Cloud;
+use crate::io::ec2::{Cloud, Unanswered};
 use crate::io::kubernetes::Kubernetes;
 use crate::telemetry::metrics::Metrics;
 
@@ -35,7 +37,16 @@ fn wanted(cluster: &ClusterFacts) -> Wanted {
     Wanted { groups: named.chain(of_pods.flat_map(|set| set.0)).collect(), subnets: subnets.collect() }
 }
 
-/// Looks every `every`, and at once when told to. Tells each outage once; what was said before it stays.
+/// What to say on the node of a question that EC2 refuses to answer: the role may not ask it.
+pub fn denied(error: &anyhow::Error) -> Option<Notice> {
+    let way_out = error.downcast_ref::<Unanswered>()?.permission()?;
+    let message = format!("EC2 does not say what this node needs to know: {way_out}");
+    let (about, severity, reason) = (Purpose::Node, Severity::Warning, MISSING_PERMISSION);
+    Some(Notice { about, severity, reason, message })
+}
+
+/// Looks every `every`, and at once when told to. Tells each outage once, and its cause when that changes; what was said
+/// before it stays.
 pub async fn poll<C: Cloud>(
     cloud: Arc<C>,
     kubernetes: Arc<Kubernetes>,
@@ -44,7 +55,7 @@ pub async fn poll<C: Cloud>(
     facts: watch::Sender<Option<Arc<Described>>>,
     metrics: Arc<Metrics>,
 ) {
-    let mut failures: u32 = 0;
+    let (mut failures, mut told) = (0_u32, String::new());
     loop {
         let wanted = kubernetes.facts().map(|cluster| wanted(&cluster)).unwrap_or_default();
         let asked = Instant::now();
@@ -53,7 +64,7 @@ pub async fn poll<C: Cloud>(
         metrics.looked(&answer);
         match answer {
             Ok(found) => {
-                failures = 0;
+                (failures, told) = (0, String::new());
                 facts.send_if_modified(|known| {
                     let news = known.as_ref().is_none_or(|known| known.facts != found);
                     *known = Some(Arc::new(Described { facts: found, asked }));
@@ -61,10 +72,12 @@ pub async fn poll<C: Cloud>(
                 });
             }
             Err(error) => {
-                if failures == 0 {
-                    warn!(error = format!("{error:#}"), "EC2 does not answer; what is enforced stays");
+                let text = format!("{error:#}");
+                if text != told {
+                    warn!(error = text, "EC2 does not answer; what is enforced stays");
+                    denied(&error).into_iter().for_each(|notice| publish(&kubernetes, notice));
                 }
-                failures += 1;
+                (failures, told) = (failures + 1, text);
             }
         }
         let longer = Duration::from_millis(500).saturating_mul(1 << failures.min(7)).min(PAUSE_MAX);

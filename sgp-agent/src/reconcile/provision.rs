@@ -7,11 +7,14 @@ use std::time::Duration;
 use super::dispatch::{Dispatch, Rates};
 use crate::domain::answers::Answer;
 use crate::domain::branches::{
-    BranchSettings, CloudPlan, CloudStep, Memory, Notice, Purpose, Severity, annotation_of, cloud_plan,
+    BranchSettings, CloudPlan, CloudStep, Memory, Notice, Purpose, Severity, TRUNK_FAILED, annotation_of, cloud_plan,
 };
 use crate::domain::failure::{Failure, FailureKind};
 use crate::domain::groups::EndpointId;
 use crate::domain::observed::{CloudFacts, Observed};
+
+/// Reason of an event about what the agent's role may not do; AWS's controller has none.
+pub(super) const MISSING_PERMISSION: &str = "MissingPermission";
 
 /// Trunk and branches of one node.
 pub struct Provisioner {
@@ -140,18 +143,9 @@ fn success(step: &CloudStep) -> Option<Notice> {
 fn told_of(step: &CloudStep, failure: &Failure) -> String {
     let text = format!("{}, {failure}", step.doing());
     match (failure.kind, step.action()) {
-        (FailureKind::Unauthorized, Some(action)) => format!("{text}; {}", permission(action)),
+        (FailureKind::Unauthorized, Some(action)) => format!("{text}; {}", failure.permission(action)),
         _ => text,
     }
-}
-
-fn permission(action: &str) -> String {
-    let closed = if action.ends_with("TrunkInterface") {
-        " (AWS has not opened this call to every account: then use --provision=observe)"
-    } else {
-        ""
-    };
-    format!("give the agent's role the IAM action ec2:{action}{closed}")
 }
 
 /// What a failure is worth saying on the node: of its trunk, and of permissions, once for each that lacks. A
@@ -171,11 +165,11 @@ fn notice(step: &CloudStep, failure: &Failure) -> Option<Notice> {
         }
         (_, FailureKind::Unauthorized, Some(action)) => {
             // Without EC2's own words, which differ from call to call: once per cause.
-            let message = format!("{} was refused ({}): {}", step.doing(), failure.code, permission(action));
-            Some(Notice { about, severity, reason: "MissingPermission", message })
+            let message = format!("{} was refused ({}): {}", step.doing(), failure.code, failure.permission(action));
+            Some(Notice { about, severity, reason: MISSING_PERMISSION, message })
         }
         (CloudStep::AttachTrunk { .. } | CloudStep::TieTrunk { .. }, _, _) => {
-            let message = told_of(step, failure);
+            let message = format!("{TRUNK_FAILED}: {}", told_of(step, failure));
             Some(Notice { about, severity, reason: "NodeTrunkFailedInit", message })
         }
         _ => None,

@@ -7,6 +7,7 @@ use tracing::{info, warn};
 
 use super::provision::Round;
 use crate::domain::branches::{Notice, Purpose, Severity, pod_name};
+use crate::domain::cloud_steps::ANNOTATING;
 use crate::domain::observed::Observed;
 use crate::io::kubernetes::Kubernetes;
 
@@ -36,17 +37,19 @@ impl Told {
             warn!(object, reason, "refused");
             if let Some(uid) = uids.get(object) {
                 let about = Purpose::Pod { uid: (*uid).clone(), name: object.clone() };
-                let message = format!("failed to allocate branch ENI to pod: pod {object}: {reason}");
-                let (severity, reason) = (Severity::Warning, failed_at(reason));
-                publish(kubernetes, Notice { about, severity, reason, message });
+                let (reason, message) = of_pod(reason);
+                publish(kubernetes, Notice { about, severity: Severity::Warning, reason, message });
             }
         }
     }
 }
 
-/// AWS's controller has a reason of its own for the last step.
-fn failed_at(reason: &str) -> &'static str {
-    if reason.starts_with("annotating") { "BranchENIAnnotationFailed" } else { "BranchAllocationFailed" }
+/// Reason and text of the event, as AWS's controller has them (facts 1.7): a reason of its own for the last step.
+fn of_pod(refusal: &str) -> (&'static str, String) {
+    match refusal.strip_prefix(ANNOTATING).and_then(|rest| rest.strip_prefix(", ")) {
+        Some(why) => ("BranchENIAnnotationFailed", format!("failed to annotate pod with branch ENI details: {why}")),
+        None => ("BranchAllocationFailed", format!("failed to allocate branch ENI to pod: {refusal}")),
+    }
 }
 
 /// Beside the loop: an API server that does not answer must not hold up the data path.
@@ -57,4 +60,18 @@ pub(super) fn publish(kubernetes: &Arc<Kubernetes>, notice: Notice) {
         Severity::Warning => warn!(about = ?notice.about, reason = notice.reason, notice.message),
     }
     tokio::spawn(async move { kubernetes.tell(&notice).await });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pods_events_are_awss_to_the_letter() {
+        let created = "creating network interface, InsufficientFreeAddressesInSubnet: none is free";
+        let allocation = format!("failed to allocate branch ENI to pod: {created}");
+        assert_eq!(of_pod(created), ("BranchAllocationFailed", allocation));
+        let annotation = "failed to annotate pod with branch ENI details: Forbidden: no".to_owned();
+        assert_eq!(of_pod(&format!("{ANNOTATING}, Forbidden: no")), ("BranchENIAnnotationFailed", annotation));
+    }
 }

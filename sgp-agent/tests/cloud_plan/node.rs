@@ -1,8 +1,11 @@
 //! The trunk, where it is made, and what the Node says.
 
-use sgp_agent::domain::branches::{CloudStep, POD_UID_TAG};
+use sgp_agent::domain::branches::{CloudStep, Notice, POD_UID_TAG, Purpose};
 use sgp_agent::domain::groups::GroupSet;
-use sgp_agent::domain::observed::{CniNode, CniNodeFacts, EniConfig, NetworkInterface, NodeFacts, Observed, Subnet};
+use sgp_agent::domain::observed::{
+    ClusterFacts, CniNode, CniNodeFacts, EniConfig, NetworkInterface, NodeFacts, Observed, Subnet,
+};
+use sgp_agent::domain::site::{EniConfigKeys, eni_config_name};
 
 use crate::world::*;
 
@@ -10,7 +13,7 @@ use crate::world::*;
 fn an_eni_config_says_where_and_the_policy_which_groups() {
     let mut observed = world();
     let node = NodeFacts {
-        labels: [("k8s.amazonaws.com/eniConfig".to_owned(), "zone-a".to_owned())].into(),
+        labels: [("vpc.amazonaws.com/eniConfig".to_owned(), "zone-a".to_owned())].into(),
         ..NodeFacts::default()
     };
     let cluster = observed.cluster.as_mut().expect("a cluster");
@@ -31,6 +34,35 @@ fn an_eni_config_says_where_and_the_policy_which_groups() {
     let steps = plan(&observed).steps;
     let [CloudStep::CreateTrunk { interface }] = &steps[..] else { panic!("planned {steps:?}") };
     assert_eq!((interface.subnet_id.as_str(), interface.groups.to_string()), ("subnet-9", "sg-trunk".to_owned()));
+}
+
+#[test]
+fn an_eni_config_is_found_where_vpc_cni_finds_it_and_only_where_custom_networking_is_on() {
+    let (own, zone) = ("k8s.amazonaws.com/eniConfig", "topology.kubernetes.io/zone");
+    let keys = |label: &str| Some(EniConfigKeys { annotation: own.into(), label: label.into() });
+    let named = |labels: &[(&str, &str)], annotated: bool, feature: Option<&str>, keys: Option<EniConfigKeys>| {
+        let texts = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let annotations = if annotated { texts(&[(own, "annotated")]) } else { texts(&[]) };
+        let features = feature.map(|name| ("CustomNetworking".to_owned(), name.to_owned())).into_iter().collect();
+        let cluster = ClusterFacts {
+            node: Some(NodeFacts { labels: texts(labels), annotations, ..NodeFacts::default() }),
+            cni_node: CniNodeFacts::There(CniNode { features, ..CniNode::default() }),
+            ..ClusterFacts::default()
+        };
+        eni_config_name(&cluster, keys.as_ref()).unwrap_or_default()
+    };
+    let all = [("vpc.amazonaws.com/externalEniConfig", "external"), (own, "label"), (zone, "zone-a")];
+    assert_eq!(named(&all, true, Some("cni"), keys(own)), "external");
+    assert_eq!(named(&all[1..], true, Some("cni"), keys(own)), "annotated");
+    assert_eq!(named(&all[1..], false, Some("cni"), keys(own)), "label");
+    assert_eq!(named(&all[1..], false, Some("cni"), keys(zone)), "zone-a", "ENI_CONFIG_LABEL_DEF");
+    assert_eq!(
+        named(&all, true, Some("cni"), None),
+        "cni",
+        "what CNI found counts, and what it would not look for does not"
+    );
+    assert_eq!(named(&all, true, None, None), "", "custom networking is off");
+    assert_eq!(named(&[("vpc.amazonaws.com/eniConfig", "controller")], true, Some("cni"), None), "controller");
 }
 
 #[test]
@@ -114,6 +146,22 @@ fn the_trunk_is_attached_at_the_highest_free_index_and_a_surplus_one_is_taken_ba
     let planned = plan(&observed);
     assert!(planned.steps.iter().all(|step| matches!(step, CloudStep::Delete { .. })), "{:?}", planned.steps);
     assert!(planned.refused[0].reason.contains("no free device index"), "{:?}", planned.refused);
+    let [notice] = &planned.notices[..] else { panic!("{:?}", planned.notices) };
+    assert_eq!((notice.reason, &notice.about), ("NodeTrunkFailedInit", &Purpose::Node));
+    assert!(notice.message.contains("MAX_ENI=3"), "it names the way out: {}", notice.message);
+}
+
+#[test]
+fn the_node_says_how_long_branches_rest_where_the_config_map_says_it() {
+    let said = |written: Option<&str>| {
+        let mut observed = world();
+        observed.cluster.as_mut().expect("a cluster").cooldown = written.map(str::to_owned);
+        let of_cooldown = |notice: &Notice| notice.reason == "BranchENICoolDownPeriodUpdated";
+        plan(&observed).notices.into_iter().find(of_cooldown).map(|notice| notice.message)
+    };
+    let text = |period: &str| Some(format!("Branch ENI cool down period has been updated to {period}"));
+    assert_eq!((said(None), said(Some("soon"))), (None, None));
+    assert_eq!((said(Some("90")), said(Some("5")), said(Some("3600"))), (text("1m30s"), text("30s"), text("1h0m0s")));
 }
 
 fn label(observed: &mut Observed, key: &str, value: &str) {

@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use sgp_agent::domain::branches::BranchSettings;
+use sgp_agent::domain::failure::Failure;
 
 use crate::aws;
-use crate::mishaps::Mishaps;
-use crate::sim::{Pace, Sim};
+use crate::mishaps::{Effect, Fault, Mishaps, Scope};
+use crate::sim::Sim;
 use crate::tell;
 
 /// Tokens of each action.
@@ -32,14 +33,29 @@ impl Buckets {
         Self { size, per_second, left: BTreeMap::new() }
     }
 
-    /// Whether a call passes. Calls are asked about in the order of their times.
+    /// Whether a call passes. Calls are asked about in the order of their times, more or less.
     pub(crate) fn take(&mut self, action: &'static str, now: Duration) -> bool {
         let (left, since) = self.left.get(action).copied().unwrap_or((self.size, now));
-        let left = (left + (now - since).as_secs_f64() * self.per_second).min(self.size);
+        let left = (left + now.saturating_sub(since).as_secs_f64() * self.per_second).min(self.size);
         let passes = left >= 1.0;
-        self.left.insert(action, (if passes { left - 1.0 } else { left }, now));
+        self.left.insert(action, (if passes { left - 1.0 } else { left }, now.max(since)));
         passes
     }
+}
+
+/// How long a call takes, and what EC2 says to too many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// Always the same, and never too many.
+    Even,
+    /// As `burst.rs` models EC2.
+    Modelled,
+}
+
+/// What EC2 says to too many.
+pub(crate) fn throttled() -> Fault {
+    let failure = Failure::of("RequestLimitExceeded", 503, "Request limit exceeded.");
+    Fault { from: 0, scope: Scope::Kind, lasting: Duration::ZERO, failure, effect: Effect::None }
 }
 
 /// How long a call takes: a mean for each action, and up to a third more or less.

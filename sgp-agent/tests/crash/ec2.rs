@@ -11,6 +11,8 @@ use sgp_agent::domain::failure::Failure;
 use sgp_agent::domain::groups::{GroupSet, SecurityGroup};
 use sgp_agent::domain::observed::{Association, Attachment, CloudFacts, Instance, NetworkInterface, Subnet};
 
+use crate::mishaps::TrunkCalls;
+
 /// Groups there are.
 pub(crate) const GROUPS: [&str; 3] = ["sg-node", "sg-a", "sg-b"];
 /// The node's instance.
@@ -23,9 +25,12 @@ pub(crate) const SUBNET: &str = "subnet-1";
 struct State {
     interfaces: BTreeMap<String, NetworkInterface>,
     associations: BTreeMap<String, Association>,
+    /// Interfaces that the account of the trunk calls may attach.
+    permitted: BTreeSet<String>,
 }
 
 /// See the module.
+#[derive(Default)]
 pub(crate) struct Ec2 {
     state: State,
     /// What was there from when on, for descriptions that lag.
@@ -36,6 +41,8 @@ pub(crate) struct Ec2 {
     pub(crate) lag: Duration,
     pub(crate) branch_limit: u32,
     pub(crate) interface_limit: u32,
+    /// Whose the trunk calls are.
+    pub(crate) trunk_calls: TrunkCalls,
 }
 
 fn refused(code: &str, message: &str) -> Failure {
@@ -45,15 +52,7 @@ fn refused(code: &str, message: &str) -> Failure {
 impl Ec2 {
     /// An instance with its primary interface and no trunk.
     pub(crate) fn new(branch_limit: u32) -> Self {
-        let mut ec2 = Self {
-            state: State::default(),
-            versions: Vec::new(),
-            tokens: BTreeMap::new(),
-            next: 1,
-            lag: Duration::ZERO,
-            branch_limit,
-            interface_limit: 4,
-        };
+        let mut ec2 = Self { next: 1, branch_limit, interface_limit: 4, ..Self::default() };
         let attachment = Attachment {
             id: "eni-attach-0".into(),
             instance_id: INSTANCE.into(),
@@ -117,12 +116,15 @@ impl Ec2 {
         let attached = state.interfaces.values().filter_map(|eni| eni.attachment.as_ref());
         let device_indexes: BTreeSet<u32> = attached.map(|at| at.device_index).collect();
         let group = |id: &str| (id.to_owned(), SecurityGroup { id: id.into(), vpc_id: "vpc-1".into(), rules: vec![] });
+        let cidr = "10.0.0.0/16".parse().expect("a CIDR");
+        let (id, free_addresses) = (SUBNET.to_owned(), Some(60_000));
+        let subnet = Subnet { id, cidr: Some(cidr), free_addresses, ..Subnet::default() };
         CloudFacts {
             instance: Instance {
                 id: INSTANCE.into(),
                 instance_type: "m5.xlarge".into(),
                 subnet_id: SUBNET.into(),
-                subnet_cidr: Some("10.0.0.0/16".parse().expect("a CIDR")),
+                subnet_cidr: Some(cidr),
                 vpc_id: "vpc-1".into(),
                 primary_groups: GroupSet::of(["sg-node"]),
                 device_indexes,
@@ -134,16 +136,9 @@ impl Ec2 {
             groups: GROUPS.iter().map(|id| group(id)).collect(),
             interfaces: state.interfaces,
             associations: state.associations,
-            vpc_cidrs: vec!["10.0.0.0/16".parse().expect("a CIDR")],
-            subnets: BTreeMap::from([(
-                SUBNET.to_owned(),
-                Subnet {
-                    id: SUBNET.into(),
-                    cidr: Some("10.0.0.0/16".parse().expect("a CIDR")),
-                    v6_cidr: None,
-                    free_addresses: Some(60_000),
-                },
-            )]),
+            permitted: state.permitted,
+            vpc_cidrs: vec![cidr.into()],
+            subnets: [(SUBNET.to_owned(), subnet)].into(),
             ..CloudFacts::default()
         }
     }
@@ -162,7 +157,7 @@ impl Ec2 {
                 self.interface(branch)?.groups = groups.clone();
                 Ok(Answer::Done)
             }),
-            CloudStep::Permit { interface, .. } => self.interface(interface).map(|_| Answer::Done),
+            CloudStep::Permit { interface, .. } => self.permit(interface),
             CloudStep::Associate { branch, trunk, vlan_id, .. } => self.associate(branch, trunk, *vlan_id),
             CloudStep::Disassociate { branch, association } => Ok(self.disassociate(branch, association)),
             CloudStep::Delete { interface } => self.delete(interface),
@@ -176,6 +171,12 @@ impl Ec2 {
         let missing =
             || refused("InvalidNetworkInterfaceID.NotFound", &format!("The networkInterface ID '{id}' does not exist"));
         self.state.interfaces.get_mut(id).ok_or_else(missing)
+    }
+
+    fn permit(&mut self, id: &str) -> Result<Answer, Failure> {
+        self.interface(id)?;
+        self.state.permitted.insert(id.to_owned());
+        Ok(Answer::Done)
     }
 
     fn create(&mut self, wanted: &NewInterface, kind: &str) -> Result<Answer, Failure> {
@@ -234,6 +235,10 @@ impl Ec2 {
     fn associate(&mut self, branch: &str, trunk: &str, vlan_id: u16) -> Result<Answer, Failure> {
         if self.interface(trunk)?.attachment.is_none() {
             return Err(refused("InvalidParameterValue", "not an attached trunk interface"));
+        }
+        let may = |id: &str| self.trunk_calls == TrunkCalls::Own || self.state.permitted.contains(id);
+        if !may(trunk) || !may(branch) {
+            return Err(refused("AuthFailure", "The trunk account may not attach it"));
         }
         if self.state.associations.contains_key(branch) {
             return Err(refused("Resource.AlreadyAssociated", branch));

@@ -12,6 +12,7 @@ mod mishaps;
 mod node;
 mod reference;
 mod rest;
+mod scale;
 mod scenarios;
 mod sim;
 

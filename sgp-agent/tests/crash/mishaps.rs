@@ -56,3 +56,13 @@ pub(crate) struct Mishaps {
     pub(crate) underway: Option<Underway>,
     pub(crate) fault: Option<Fault>,
 }
+
+/// Whose the trunk calls are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum TrunkCalls {
+    /// The account's own.
+    #[default]
+    Own,
+    /// Another account's, which needs a permission for each interface (facts 0.1).
+    AnotherAccounts,
+}

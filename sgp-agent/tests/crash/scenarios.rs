@@ -5,7 +5,7 @@ use std::time::Duration;
 use sgp_agent::domain::branches::BranchSettings;
 
 use crate::mishaps::Event::{self, Create, Delete, End};
-use crate::mishaps::Mishaps;
+use crate::mishaps::{Mishaps, TrunkCalls};
 use crate::rest::check;
 use crate::sim::Sim;
 
@@ -22,14 +22,24 @@ pub(crate) struct Scenario {
     pub(crate) pool: usize,
     /// Seconds that descriptions lag behind.
     lag_s: u64,
+    trunk_calls: TrunkCalls,
 }
 
 const fn scenario(name: &'static str, warm: u32, branch_limit: u32, events: &'static [(u64, Event)]) -> Scenario {
-    Scenario { name, warm, minimum: 0, branch_limit, events, pool: warm as usize, lag_s: 0 }
+    Scenario {
+        name,
+        warm,
+        minimum: 0,
+        branch_limit,
+        events,
+        pool: warm as usize,
+        lag_s: 0,
+        trunk_calls: TrunkCalls::Own,
+    }
 }
 
 /// Long enough for a trunk, short enough for a cool-down to be interrupted.
-pub(crate) const SCENARIOS: [Scenario; 9] = [
+pub(crate) const SCENARIOS: [Scenario; 10] = [
     scenario("trunk create", 0, 18, &[]),
     scenario("pod create, cold", 0, 18, &[(10, Create("a-1")), (10, Create("b-1"))]),
     scenario("pod create, warm", 1, 18, &[(10, Create("a-1"))]),
@@ -48,6 +58,10 @@ pub(crate) const SCENARIOS: [Scenario; 9] = [
         &[(0, Create("a-1")), (20, Create("b-1")), (20, Create("b-2")), (40, Delete("a-1"))],
     ),
     scenario("a job ends, its branch goes on", 1, 18, &[(0, Create("a-1")), (20, End("a-1")), (90, Create("b-1"))]),
+    Scenario {
+        trunk_calls: TrunkCalls::AnotherAccounts,
+        ..scenario("trunk calls of another account", 0, 18, &[(5, Create("a-1")), (20, Delete("a-1"))])
+    },
     Scenario { minimum: 3, pool: 2, ..scenario("at least three", 0, 18, &[(5, Create("a-1"))]) },
 ];
 
@@ -63,10 +77,12 @@ impl Scenario {
             cooldown_s: 60,
             warm: self.warm,
             minimum: self.minimum,
+            trunk_account: (self.trunk_calls == TrunkCalls::AnotherAccounts).then(|| "111122223333".to_owned()),
             ..BranchSettings::default()
         };
         let mut sim = Sim::new(settings, self.branch_limit, mishaps);
         sim.ec2.lag = Duration::from_secs(self.lag_s);
+        sim.ec2.trunk_calls = self.trunk_calls;
         sim
     }
 

@@ -1,35 +1,29 @@
 //! One node in virtual time: events happen, the agent looks and acts by its real planner and dispatcher, calls
 //! take their time, and it may be stopped after any of its steps and begin anew with nothing remembered.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 use std::time::Duration;
 
 use sgp_agent::domain::branches::{BranchSettings, CloudStep, Notice};
 use sgp_agent::domain::desired::Desired;
-use sgp_agent::domain::failure::Failure;
 use sgp_agent::domain::observed::Observed;
 use sgp_agent::reconcile::{Provisioner, Rates, Round};
 
-use crate::burst::{Buckets, latency};
+use crate::burst::{Buckets, Pace, latency, throttled};
 use crate::ec2::Ec2;
 use crate::mishaps::{Effect, Event, Fault, Mishaps, Scope, Underway};
 use crate::node::Node;
 
 /// How long a call takes where that does not matter.
 const CALL: Duration = Duration::from_millis(300);
+/// How long news gather (`reconcile`).
+const DEBOUNCE: Duration = Duration::from_millis(20);
 /// How long changes of the kernel may take.
 const KERNEL: Duration = Duration::from_millis(250);
 /// A simulation that is not at rest after this much virtual time never will be.
 const PATIENCE: Duration = Duration::from_secs(4 * 3600);
-
-/// How long a call takes, and what EC2 says to too many.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Pace {
-    /// Always the same, and never too many.
-    Even,
-    /// As `burst.rs` models EC2.
-    Modelled,
-}
 
 struct Call {
     due: Duration,
@@ -49,7 +43,12 @@ pub(crate) struct Sim {
     calls: Vec<Call>,
     mishaps: Mishaps,
     pub(crate) pace: Pace,
-    buckets: Buckets,
+    /// The account's, which nodes can share.
+    pub(crate) buckets: Rc<RefCell<Buckets>>,
+    /// How far runtime and kernel may be behind, where only EC2 is of interest: they cost most of the time.
+    pub(crate) node_lags: Duration,
+    /// When they are looked at again.
+    node_due: Duration,
     /// Calls that EC2 found too many.
     pub(crate) throttled: usize,
     /// When each pod, by name, had its annotation.
@@ -69,11 +68,6 @@ pub(crate) struct Sim {
     pub(crate) refused: BTreeMap<String, String>,
 }
 
-fn throttled() -> Fault {
-    let failure = Failure::of("RequestLimitExceeded", 503, "Request limit exceeded.");
-    Fault { from: 0, scope: Scope::Kind, lasting: Duration::ZERO, failure, effect: Effect::None }
-}
-
 fn agent(settings: &BranchSettings, start: u32) -> Provisioner {
     let settings = BranchSettings { incarnation: format!("start-{start}"), ..settings.clone() };
     Provisioner::new(settings, Rates::default(), u64::from(start))
@@ -91,7 +85,9 @@ impl Sim {
             calls: Vec::new(),
             mishaps,
             pace: Pace::Even,
-            buckets: Buckets::default(),
+            buckets: Rc::default(),
+            node_lags: Duration::ZERO,
+            node_due: Duration::ZERO,
             throttled: 0,
             annotated: BTreeMap::new(),
             steps: 0,
@@ -150,6 +146,7 @@ impl Sim {
         let call = self.calls.iter().map(|call| call.due).min();
         let look = round.look_in.map(|wait| self.now + wait.max(Duration::from_millis(100)));
         let resync = self.now + Duration::from_secs(30);
+        let call = call.map(|due| if self.pace == Pace::Modelled { due + DEBOUNCE } else { due });
         let next = call.into_iter().chain(look).chain([end, resync]).min().unwrap_or(end);
         self.now = self.now.max(next);
         self.answers();
@@ -169,6 +166,11 @@ impl Sim {
 
     /// The agent looks: first the kernel, then the cloud. One that died on the way looks anew.
     fn round(&mut self) -> Round {
+        if self.now < self.node_due {
+            let observed = self.observed();
+            return self.plan(&observed);
+        }
+        self.node_due = self.now + self.node_lags;
         self.node.run_pods(&self.ec2, self.now);
         loop {
             let (observed, starts) = (self.observed(), self.starts);
@@ -257,7 +259,7 @@ impl Sim {
 
     fn fault(&mut self, number: usize, step: &CloudStep) -> Option<Fault> {
         if let (Pace::Modelled, Some(action)) = (self.pace, step.action())
-            && !self.buckets.take(action, self.now)
+            && !self.buckets.borrow_mut().take(action, self.now)
         {
             self.throttled += 1;
             return Some(throttled());

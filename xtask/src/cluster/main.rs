@@ -6,6 +6,7 @@ mod net;
 mod place;
 mod process;
 mod runner;
+mod shape;
 mod test;
 mod tools;
 mod up;
@@ -44,6 +45,9 @@ enum Command {
         /// Only cases whose name contains this
         #[arg(default_value = "")]
         filter: String,
+        /// Name of the clusters made for them
+        #[arg(long, default_value = "test")]
+        cluster: String,
     },
     /// What kubelet does, for one node; `dev up` starts it
     #[command(hide = true)]
@@ -122,10 +126,10 @@ fn act(command: Command) -> Result<ExitCode> {
     match command {
         Command::Runner { cluster, node } => runner::run(&cluster, &node)?,
         Command::Demo(name) => return tutorial(&name.cluster),
-        Command::Test { filter } => return cases(&filter),
+        Command::Test { filter, cluster } => return cases(&filter, &cluster),
         Command::Dev(Dev::Up { name, nodes, mode, ipv6 }) => {
             let family = if ipv6 { Family::V6 } else { Family::V4 };
-            let place = start(&name.cluster, Shape { nodes, mode, family }, None)?;
+            let place = start(&name.cluster, Shape { nodes, ..Shape::two(mode, family) }, None)?;
             for (key, value) in place.environment() {
                 println!("export {key}={value}");
             }
@@ -172,11 +176,7 @@ fn down_on_signal(cluster: String) -> Result<()> {
 
 fn tutorial(cluster: &str) -> Result<ExitCode> {
     let tools = Tools::found()?;
-    let place = start(
-        cluster,
-        Shape { nodes: 2, mode: Mode::Standard, family: Family::V4 },
-        Some(nix::unistd::getpid().as_raw()),
-    )?;
+    let place = start(cluster, Shape::two(Mode::Standard, Family::V4), Some(nix::unistd::getpid().as_raw()))?;
     let mut narrator = Narrator::new();
     let result = world(&place).and_then(|world| demo::tutorial::run(&hands(&place, &tools), &world, &mut narrator));
     narrator.say("Taking the cluster down");
@@ -198,10 +198,10 @@ fn nothing_left(place: &Place) -> Result<()> {
     Ok(())
 }
 
-fn cases(filter: &str) -> Result<ExitCode> {
+fn cases(filter: &str, cluster: &str) -> Result<ExitCode> {
     let tools = Tools::found()?;
     let begin = |shape| {
-        let place = start("test", shape, Some(nix::unistd::getpid().as_raw()))?;
+        let place = start(cluster, shape, Some(nix::unistd::getpid().as_raw()))?;
         let world = world(&place).inspect_err(|_| up::down(&place))?;
         Ok(test::Stage { hands: hands(&place, &tools), world, place })
     };

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::place::{BRANCHES, Cloud, Family, INTERNET, INTERNET_V6, Place, ROUTER_V6};
+use crate::place::{Cloud, Family, INTERNET, INTERNET_V6, Place, ROUTER_V6};
 use crate::process::{finish, within};
 
 /// Makes all namespaces and links of a cluster.
@@ -139,7 +139,7 @@ fn branch_links(place: &Place, name: &str) -> Result<()> {
     let line = |vlan: u16| {
         format!("link add {name}b{vlan} type veth peer name vlan.eth.{vlan} netns {here}\nlink set {name}b{vlan} up\n")
     };
-    batch(place, name, (1..=BRANCHES).map(line).collect())
+    batch(place, name, (1..=place.machine.branches()).map(line).collect())
 }
 
 fn batch(place: &Place, name: &str, lines: String) -> Result<()> {

@@ -1,12 +1,13 @@
 //! Where a cluster lives on this machine: its number, directory, namespaces and addresses.
 
+use std::fs;
 use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
-use std::{fmt, fs};
 
 use anyhow::{Context, Result, bail, ensure};
-use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
+
+pub(crate) use crate::shape::{Family, Machine, Mode, Shape};
 
 /// Directory of all clusters.
 pub(crate) const CLUSTERS: &str = "/run/sgp-dev";
@@ -16,62 +17,8 @@ pub(crate) const INTERNET: &str = "203.0.113.10";
 pub(crate) const INTERNET_V6: &str = "2001:db8:ffff::10";
 /// The VPC's router for IPv6, in every subnet (facts 3.1).
 pub(crate) const ROUTER_V6: &str = "fe80:ec2::1";
-/// Branches the emulated instance type carries (m5.xlarge, instance-limits.csv).
-pub(crate) const BRANCHES: u16 = 18;
 /// As many clusters as the address plan has room for.
 const CLUSTERS_MAX: u8 = 64;
-
-/// How pods with a branch are wired; the agents' POD_SECURITY_GROUP_ENFORCING_MODE.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Mode {
-    /// All of a pod's packets leave by its branch.
-    Strict,
-    /// What is on the node stays there.
-    Standard,
-}
-
-/// The one family of a cluster's pods and Services. Nodes, VPC and control plane have IPv4 in any case, as on AWS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Family {
-    V4,
-    V6,
-}
-
-impl Family {
-    /// Option of `ip`.
-    pub(crate) fn flag(self) -> &'static str {
-        if self == Self::V4 { "-4" } else { "-6" }
-    }
-}
-
-/// What a cluster is to be like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Shape {
-    /// Number of nodes.
-    pub(crate) nodes: u8,
-    pub(crate) mode: Mode,
-    pub(crate) family: Family,
-}
-
-impl Shape {
-    /// In the name of a case.
-    pub(crate) fn word(self) -> &'static str {
-        match (self.mode, self.family) {
-            (Mode::Strict, Family::V4) => "strict_v4",
-            (Mode::Strict, Family::V6) => "strict_v6",
-            (Mode::Standard, Family::V4) => "standard_v4",
-            (Mode::Standard, Family::V6) => "standard_v6",
-        }
-    }
-}
-
-impl fmt::Display for Shape {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} nodes, {}", self.nodes, self.word())
-    }
-}
 
 /// One cluster.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -87,6 +34,9 @@ pub(crate) struct Place {
     pub(crate) mode: Mode,
     /// Family of pods and Services.
     pub(crate) family: Family,
+    /// Instance type of the nodes.
+    #[serde(default)]
+    pub(crate) machine: Machine,
     /// The process it does not outlive, for a demo's or a test's; a cluster to work with has none.
     #[serde(default)]
     pub(crate) owner: Option<i32>,
@@ -119,7 +69,7 @@ impl Place {
     /// Takes the first free number. Two clusters started in the same instant cannot get the same one: making
     /// the number's directory is the claim.
     pub(crate) fn claim(name: &str, shape: Shape, owner: Option<i32>) -> Result<Self> {
-        let Shape { nodes, mode, family } = shape;
+        let Shape { nodes, mode, family, machine } = shape;
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
         ensure!(
             !name.is_empty() && name.len() <= 8 && name.chars().all(plain),
@@ -133,11 +83,12 @@ impl Place {
         fs::create_dir_all(format!("{CLUSTERS}/numbers")).context("making /run/sgp-dev")?;
         for index in 0..CLUSTERS_MAX {
             if fs::create_dir(number_dir(index)).is_ok() {
-                let place = Self { name: name.to_owned(), index, nodes, mode, family, owner, cloud: None };
+                let name = name.to_owned();
+                let place = Self { name, index, nodes, mode, family, machine, owner, cloud: None };
                 if let Err(error) = fs::create_dir(place.dir()) {
                     // Somebody starts a cluster of this name in the same moment.
                     drop(fs::remove_dir(number_dir(index)));
-                    return Err(error).with_context(|| format!("making the directory of cluster {name}"));
+                    return Err(error).with_context(|| format!("making the directory of cluster {}", place.name));
                 }
                 place.save()?;
                 return Ok(place);
@@ -171,7 +122,7 @@ impl Place {
 
     /// What it is like.
     pub(crate) fn shape(&self) -> Shape {
-        Shape { nodes: self.nodes, mode: self.mode, family: self.family }
+        Shape { nodes: self.nodes, mode: self.mode, family: self.family, machine: self.machine }
     }
 
     /// Gives directory and number back.

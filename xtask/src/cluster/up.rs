@@ -14,6 +14,7 @@ use crate::tools::Tools;
 use crate::{control, net};
 
 const EC2: &str = include_str!("cloud/ec2.py");
+const SHAPES: &str = include_str!("cloud/shapes.py");
 const VPC: &str = include_str!("cloud/vpc.py");
 const ROUTE: &str = include_str!("cloud/route.sh");
 const CRD: &str = include_str!("../../../deploy/crds/securitygrouppolicies.vpcresources.k8s.aws.yaml");
@@ -73,7 +74,7 @@ fn bpffs() -> Result<()> {
 
 fn start_ec2(place: &Place, tools: &Tools) -> Result<Cloud> {
     let dir = place.dir();
-    for (name, text) in [("ec2.py", EC2), ("vpc.py", VPC), ("route.sh", ROUTE)] {
+    for (name, text) in [("ec2.py", EC2), ("shapes.py", SHAPES), ("vpc.py", VPC), ("route.sh", ROUTE)] {
         fs::write(dir.join(name), text).with_context(|| format!("writing {name}"))?;
     }
     let hook = format!("sh {} {}", dir.join("route.sh").display(), place.name);
@@ -92,7 +93,7 @@ fn start_ec2(place: &Place, tools: &Tools) -> Result<Cloud> {
     })?;
     let mut vpc = Command::new(&python);
     vpc.envs(place.environment()).arg(dir.join("vpc.py")).args([vpc_cidr(place), subnets(place)]);
-    vpc.arg(&place.name).args((1..=place.nodes).map(|node| node_addresses(place, node)));
+    vpc.args([&place.name, place.machine.name()]).args((1..=place.nodes).map(|node| node_addresses(place, node)));
     let text = finish(&mut vpc)?;
     serde_json::from_str(&text).with_context(|| format!("vpc.py answered {text:?}"))
 }

@@ -6,6 +6,7 @@ mod controlplane;
 pub(crate) mod fuzzer;
 pub(crate) mod kernels;
 mod packages;
+mod promtool;
 mod python;
 
 use std::path::PathBuf;
@@ -21,10 +22,11 @@ pub(crate) use bpf::BpfRustc;
 pub(crate) use cache::root as cache_root;
 
 /// The order is that of need: the BPF toolchain is waited for first.
-const STEPS: [Step; 9] = [
+const STEPS: [Step; 10] = [
     bpf::RUSTC,
     bpf::LINKER,
     packages::TOOLS_STEP,
+    promtool::STEP,
     packages::VM_STEP,
     kernels::STEP,
     python::STEP,
@@ -64,7 +66,7 @@ enum Only {
 pub(crate) enum Part {
     /// Compiling the data path.
     Bpf,
-    /// Network tools, for tests with real packets and for the cluster.
+    /// Network tools and others, for tests with real packets or real readers and for the cluster.
     Tools,
     /// The control plane and EC2 of the local cluster.
     Cluster,
@@ -192,11 +194,19 @@ pub(crate) struct Found {
     pub(crate) kube_bin: Option<PathBuf>,
     /// The Python environment with moto and the AWS command line.
     pub(crate) venv: Option<PathBuf>,
+    /// The program `promtool`.
+    pub(crate) promtool: Option<PathBuf>,
 }
 
 /// Looks for everything setup provides.
 pub(crate) fn found() -> Found {
-    Found { rustc: bpf::rustc(), linker: bpf::linker(), kube_bin: controlplane::found(), venv: python::found() }
+    Found {
+        rustc: bpf::rustc(),
+        linker: bpf::linker(),
+        kube_bin: controlplane::found(),
+        venv: python::found(),
+        promtool: promtool::found(),
+    }
 }
 
 #[cfg(test)]

@@ -87,6 +87,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     prepare(args, &mut results);
     if !args.is_only_vm() {
         part("cargo test", &mut cargo_test(&args.filter), &mut results);
+        if !knows_vlans() {
+            part("with promtool", &mut promtool_test(&args.filter), &mut results);
+        }
     }
     let outcome = vm::test(&args.kernels(), named(&args.filter), &mut results);
     note(&mut results, "VMs", outcome);
@@ -124,13 +127,25 @@ fn note(results: &mut Results, part: &str, outcome: Result<()>) {
 }
 
 fn cargo_test(filter: &str) -> Command {
-    let mut test = cargo::command();
-    test.args(["test", "--no-fail-fast"]).args(cargo::HOST_PACKAGES).args(named(filter));
+    let mut test = host_test(filter);
     if knows_vlans() {
-        // Tests that are ignored wait for VLAN links.
+        // Tests that are ignored wait for VLAN links, or for promtool.
         test.args(["--", "--include-ignored"]);
     }
-    test.env("SGP_TEST_ROOT", "1");
+    test
+}
+
+/// The one that waits for promtool, where the others wait for VMs with VLAN links.
+fn promtool_test(filter: &str) -> Command {
+    let mut test = host_test(filter);
+    test.args(["--test", "monitoring", "--", "--ignored"]);
+    test
+}
+
+fn host_test(filter: &str) -> Command {
+    let mut test = cargo::command();
+    test.args(["test", "--no-fail-fast"]).args(cargo::HOST_PACKAGES).args(named(filter));
+    test.env("SGP_TEST_ROOT", "1").envs(setup::found().promtool.map(|program| ("PROMTOOL", program)));
     test
 }
 

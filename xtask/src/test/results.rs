@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// Starts a line that tests want to see repeated at the end: what the kernel's verifier had to do, say.
-const WORTH_REPEATING: &str = "verifier: ";
+/// Words of lines that tests want to see repeated at the end: what the kernel's verifier had to do, and how often and where
+/// the agent died.
+const WORTH_REPEATING: [&str; 2] = ["verifier: ", " crash points"];
 
 /// How many tests passed and failed, and which parts did not get as far as counting.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -22,7 +23,7 @@ impl Results {
     /// were ignored, until one of that name is run after all.
     pub(crate) fn read(&mut self, line: &str) {
         let line = line.trim();
-        if line.starts_with(WORTH_REPEATING) {
+        if WORTH_REPEATING.iter().any(|words| line.contains(words)) {
             self.tell(line.to_owned());
         }
         if let Some((name, outcome)) = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... ")) {
@@ -105,7 +106,9 @@ mod tests {
         ["test a ... ignored, needs 8021q", "test b ... ignored, needs 8021q", "test a ... ok", "verifier: to_pod 7"]
             .iter()
             .for_each(|line| results.read(line));
-        assert_eq!(results.to_string(), "verifier: to_pod 7\nnot run: b (needs 8021q)\n0 passed, 0 failed");
+        results.read("700 crash points: pairs");
+        let told = "verifier: to_pod 7\n700 crash points: pairs\nnot run: b (needs 8021q)\n0 passed, 0 failed";
+        assert_eq!(results.to_string(), told);
     }
 
     #[test]

@@ -5,7 +5,7 @@ mod qemu;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,8 +21,8 @@ use qemu::Told;
 
 /// A test program that needs a kernel has one of these: a node to put packets through, or the CNI plugin at work.
 const NEED_KERNEL: [&str; 2] = ["\nmod node;\n", "\nmod plugin;\n"];
-/// One that has a module of that name and needs none.
-const NEEDS_NONE: &str = "crash";
+/// Those that have a module of that name and need none: a node in virtual time, and what reads what any node exports.
+const NEED_NONE: [&str; 2] = ["crash", "monitoring"];
 /// What test programs read besides.
 const DATA: [&str; 1] = ["sgp-agent/examples"];
 /// Emulated machines are some ten times slower: worlds of `kernel_oracle`.
@@ -53,7 +53,12 @@ pub(crate) fn test(series: &[Series], filter: Option<&str>, results: &mut Result
     }
     ensure!(cfg!(target_arch = "x86_64"), "test VMs are x86-64, as their test programs would have to be; use --no-vm");
     let kernels: Vec<Kernel> = series.iter().map(|series| kernels::provide(*series)).collect::<Result<_>>()?;
-    let content = content(filter)?;
+    let mut content = content(filter)?;
+    content.tests.retain(|(_, program)| filter.is_none_or(|filter| has_test(program, filter)));
+    if content.tests.is_empty() {
+        println!("\nVMs: no test that needs a kernel is named so");
+        return Ok(());
+    }
     let machines: Vec<Machine> = kernels.into_iter().map(|kernel| machine(kernel, &content)).collect::<Result<_>>()?;
     let releases: Vec<&str> = machines.iter().map(|machine| machine.kernel.release.as_str()).collect();
     println!("\n{} test programs in VMs (qemu, emulated): Linux {}", content.tests.len(), releases.join(", "));
@@ -123,8 +128,10 @@ fn content(filter: Option<&str>) -> Result<Content> {
     // A VM has 8021q, which is what ignored tests wait for.
     let arguments: Vec<String> = filter.into_iter().chain(["--include-ignored"]).map(str::to_owned).collect();
     let messages = String::from_utf8_lossy(&built.stdout);
-    let needed =
-        messages.lines().filter_map(program).filter(|(name, source, _)| name != NEEDS_NONE && needs_kernel(source));
+    let needed = messages.lines().filter_map(program).filter(|(name, source, _)| {
+        let needs_none = NEED_NONE.contains(&name.as_str());
+        !needs_none && needs_kernel(source)
+    });
     let tests: Vec<(String, PathBuf)> = needed.map(|(name, _, program)| (name, program)).collect();
     ensure!(!tests.is_empty(), "no test program needs a kernel: have its modules {NEED_KERNEL:?} moved?");
     let data = DATA.iter().map(|path| cargo::root().join(path)).collect();
@@ -141,6 +148,12 @@ fn program(message: &str) -> Option<(String, PathBuf, PathBuf)> {
     let is_test = target["kind"].as_array()?.iter().any(|kind| kind == "test");
     let program = message["executable"].as_str().filter(|_| is_test)?;
     Some((target["name"].as_str()?.to_owned(), target["src_path"].as_str()?.into(), program.into()))
+}
+
+/// Whether a test program has a test whose name contains the filter.
+fn has_test(program: &Path, filter: &str) -> bool {
+    let listed = command::answer(Command::new(program).args(["--list", "--format", "terse", filter]));
+    listed.is_some_and(|tests| !tests.is_empty())
 }
 
 fn needs_kernel(source: &Path) -> bool {

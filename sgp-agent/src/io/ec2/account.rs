@@ -55,8 +55,8 @@ impl Account {
     /// What EC2 says.
     pub async fn instance_types(&self) -> Result<Table> {
         let pages = self.client.describe_instance_types().into_paginator().items().send();
-        let all = pages.collect::<Result<Vec<_>, _>>().await.map_err(told).context("describing instance types")?;
-        Ok(all.into_iter().filter_map(instance_type).collect())
+        let all = pages.collect::<Result<Vec<_>, _>>().await.map_err(told("DescribeInstanceTypes"));
+        Ok(all.context("describing instance types")?.into_iter().filter_map(instance_type).collect())
     }
 }
 

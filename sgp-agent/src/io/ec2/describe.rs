@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result};
 use aws_sdk_ec2::Client;
-use aws_sdk_ec2::types::{Filter, SecurityGroup as Described};
+use aws_sdk_ec2::types::{Filter, SecurityGroup as Described, VpcCidrBlockAssociation, VpcCidrBlockStateCode};
 use ipnet::IpNet;
 
-use super::{convert, failed, required, told};
+use super::{Unanswered, convert, failed, required, told};
 use crate::domain::branches::{INSTANCE_TAG, TRUNK_TAG, VLAN_TAG};
 use crate::domain::failure::FailureKind;
 use crate::domain::groups::{GroupSet, Remote, Rule, SecurityGroup, cidr};
@@ -17,10 +17,11 @@ use crate::domain::observed::{Association, CloudFacts, Instance, NetworkInterfac
 /// EC2 takes at most 200 values in a filter.
 const FILTER_VALUES: usize = 200;
 
-/// The instance, and the CIDRs of its VPC.
-pub(super) async fn instance(client: &Client, id: &str, types: &Table) -> Result<(Instance, Vec<IpNet>)> {
+/// The instance: what of it never changes, and for the rest what holds now.
+pub(super) async fn instance(client: &Client, id: &str, types: &Table) -> Result<Instance> {
     let context = || format!("describing instance {id}");
-    let answer = client.describe_instances().instance_ids(id).send().await.map_err(told).with_context(context)?;
+    let answer = client.describe_instances().instance_ids(id).send().await;
+    let answer = answer.map_err(told("DescribeInstances")).with_context(context)?;
     let found =
         answer.reservations.unwrap_or_default().into_iter().flat_map(|r| r.instances.unwrap_or_default()).next();
     let found = found.with_context(|| format!("EC2 does not know instance {id}"))?;
@@ -28,14 +29,11 @@ pub(super) async fn instance(client: &Client, id: &str, types: &Table) -> Result
     let vpc_id = required(found.vpc_id, "VpcId").with_context(context)?;
     let instance_type = found.instance_type.map_or_else(String::new, |kind| kind.as_str().to_owned());
     let limits = types.get(&instance_type);
-    let own = BTreeSet::from([subnet_id.clone()]);
-    let (subnets, vpc_cidrs) = tokio::try_join!(subnets(client, &own), vpc_cidrs(client, &vpc_id))?;
-    let subnet = subnets.get(&subnet_id).with_context(|| format!("EC2 does not know subnet {subnet_id}"))?;
-    let instance = Instance {
+    Ok(Instance {
         id: id.to_owned(),
         instance_type,
-        subnet_cidr: subnet.cidr,
-        subnet_v6_cidr: subnet.v6_cidr,
+        subnet_cidr: None,
+        subnet_v6_cidr: None,
         subnet_id,
         vpc_id,
         primary_groups: GroupSet::of(found.security_groups.unwrap_or_default().into_iter().filter_map(|g| g.group_id)),
@@ -43,8 +41,23 @@ pub(super) async fn instance(client: &Client, id: &str, types: &Table) -> Result
         known_type: limits.is_some(),
         branch_limit: limits.map_or(0, |limits| limits.branch_limit()),
         interface_limit: limits.map_or(0, |limits| limits.interface_limit()),
-    };
-    Ok((instance, vpc_cidrs))
+    })
+}
+
+/// The instance as the rest of EC2's answers shows it now: interfaces come and go, an operator gives the node other
+/// groups, or its subnet an IPv6 CIDR.
+fn as_it_is(instance: &Instance, interfaces: &BTreeMap<String, NetworkInterface>, subnet: Option<&Subnet>) -> Instance {
+    let here = |eni: &&NetworkInterface| eni.attachment.as_ref().is_some_and(|at| at.instance_id == instance.id);
+    let index = |eni: &NetworkInterface| eni.attachment.as_ref().map(|at| at.device_index);
+    let attached = || interfaces.values().filter(here);
+    let primary = attached().find(|eni| index(eni) == Some(0));
+    Instance {
+        device_indexes: attached().filter_map(index).collect(),
+        primary_groups: primary.map_or(&instance.primary_groups, |eni| &eni.groups).clone(),
+        subnet_cidr: subnet.and_then(|subnet| subnet.cidr),
+        subnet_v6_cidr: subnet.and_then(|subnet| subnet.v6_cidr),
+        ..instance.clone()
+    }
 }
 
 /// Those of the wanted subnets that EC2 knows: by filter, since asking for an unknown one by id is an error.
@@ -52,18 +65,25 @@ async fn subnets(client: &Client, wanted: &BTreeSet<String>) -> Result<BTreeMap<
     let ids = wanted.iter().take(FILTER_VALUES).cloned().collect();
     let filter = Filter::builder().name("subnet-id").set_values(Some(ids)).build();
     let pages = client.describe_subnets().filters(filter).into_paginator().items().send();
-    let all = pages.collect::<Result<Vec<_>, _>>().await.map_err(told).context("describing subnets")?;
+    let all = pages.collect::<Result<Vec<_>, _>>().await.map_err(told("DescribeSubnets"));
+    let all = all.context("describing subnets")?;
     all.into_iter().map(|given| convert::subnet(given).map(|subnet| (subnet.id.clone(), subnet))).collect()
 }
 
+/// Of the CIDRs of a VPC those that hold: one that was taken away is told of for a while.
 async fn vpc_cidrs(client: &Client, id: &str) -> Result<Vec<IpNet>> {
     let context = || format!("describing VPC {id}");
-    let answer = client.describe_vpcs().vpc_ids(id).send().await.map_err(told).with_context(context)?;
+    let answer = client.describe_vpcs().vpc_ids(id).send().await.map_err(told("DescribeVpcs")).with_context(context)?;
     let found = answer.vpcs.unwrap_or_default().into_iter().next();
     let found = found.with_context(|| format!("EC2 does not know VPC {id}"))?;
-    let more = found.cidr_block_association_set.unwrap_or_default().into_iter().filter_map(|set| set.cidr_block);
-    let mut all: Vec<String> = found.cidr_block.into_iter().chain(more).collect();
-    all.dedup();
+    let holds = |set: &VpcCidrBlockAssociation| {
+        let state = set.cidr_block_state.as_ref().and_then(|state| state.state.as_ref());
+        state.is_none_or(|state| *state == VpcCidrBlockStateCode::Associated)
+    };
+    let more = found.cidr_block_association_set.unwrap_or_default().into_iter().filter(holds);
+    let mut seen = BTreeSet::new();
+    let mut all: Vec<String> = found.cidr_block.into_iter().chain(more.filter_map(|set| set.cidr_block)).collect();
+    all.retain(|text| seen.insert(text.clone()));
     all.iter().map(|text| cidr(text).map_err(anyhow::Error::msg)).collect()
 }
 
@@ -71,34 +91,35 @@ async fn vpc_cidrs(client: &Client, id: &str) -> Result<Vec<IpNet>> {
 pub(super) async fn facts(
     client: &Client,
     instance: &Instance,
-    vpc_cidrs: &[IpNet],
     wanted: &Wanted,
     trunk_account: Option<&str>,
 ) -> Result<CloudFacts> {
     let in_vpc = Filter::builder().name("vpc-id").values(&instance.vpc_id).build();
     let mut wanted_subnets = wanted.subnets.clone();
     wanted_subnets.insert(instance.subnet_id.clone());
-    let (interfaces, associations, known, subnets, permitted) = tokio::try_join!(
+    let (interfaces, associations, known, subnets, permitted, vpc_cidrs) = tokio::try_join!(
         interfaces(client, vec![in_vpc]),
         associations_if_told(client),
         groups(client),
         subnets(client, &wanted_subnets),
-        permitted(client, trunk_account)
+        permitted(client, trunk_account),
+        vpc_cidrs(client, &instance.vpc_id)
     )?;
+    let subnet = subnets.get(&instance.subnet_id);
+    let subnet = Some(subnet.with_context(|| format!("EC2 does not know subnet {}", instance.subnet_id))?);
+    let instance = as_it_is(instance, &interfaces, subnet);
     let here = interfaces.values().filter(|eni| eni.tags.get(INSTANCE_TAG) == Some(&instance.id));
     let mut judged: BTreeSet<String> = here.flat_map(|eni| eni.groups.0.iter().cloned()).collect();
     judged.extend(wanted.groups.iter().filter(|id| known.contains_key(*id)).cloned());
     let groups = with_rules(known, rules(client, &judged).await?);
     let prefix_lists = prefix_lists(client, &groups).await?;
-    let attached = interfaces.values().filter_map(|eni| eni.attachment.as_ref());
-    let attached = attached.filter(|at| at.instance_id == instance.id).map(|at| at.device_index);
     Ok(CloudFacts {
-        instance: Instance { device_indexes: attached.collect(), ..instance.clone() },
+        instance,
         associations: associations.unwrap_or_else(|| from_tags(&interfaces)),
         groups,
         prefix_lists,
         interfaces,
-        vpc_cidrs: vpc_cidrs.to_vec(),
+        vpc_cidrs,
         subnets,
         permitted,
     })
@@ -106,7 +127,8 @@ pub(super) async fn facts(
 
 pub(super) async fn interfaces(client: &Client, filters: Vec<Filter>) -> Result<BTreeMap<String, NetworkInterface>> {
     let pages = client.describe_network_interfaces().set_filters(Some(filters)).into_paginator().items().send();
-    let all = pages.collect::<Result<Vec<_>, _>>().await.map_err(told).context("describing network interfaces")?;
+    let all = pages.collect::<Result<Vec<_>, _>>().await.map_err(told("DescribeNetworkInterfaces"));
+    let all = all.context("describing network interfaces")?;
     all.into_iter().map(|eni| convert::interface(eni).map(|eni| (eni.id.clone(), eni))).collect()
 }
 
@@ -120,7 +142,10 @@ async fn associations_if_told(client: &Client) -> Result<Option<BTreeMap<String,
     let all = match pages.collect::<Result<Vec<_>, _>>().await.map_err(failed) {
         Ok(all) => all,
         Err(failure) if failure.kind == FailureKind::Unauthorized => return Ok(None),
-        Err(failure) => return Err(anyhow::anyhow!("{failure}")).context("describing trunk associations"),
+        Err(failure) => {
+            let action = "DescribeTrunkInterfaceAssociations";
+            return Err(Unanswered { action, failure }).context("describing trunk associations");
+        }
     };
     let all = all.into_iter().map(|given| convert::association(given).map(|found| (found.branch_id.clone(), found)));
     all.collect::<Result<_>>().map(Some)
@@ -142,14 +167,15 @@ async fn permitted(client: &Client, account: Option<&str>) -> Result<BTreeSet<St
     let Some(account) = account else { return Ok(BTreeSet::new()) };
     let filter = Filter::builder().name("network-interface-permission.aws-account-id").values(account).build();
     let pages = client.describe_network_interface_permissions().filters(filter).into_paginator().items().send();
-    let all = pages.collect::<Result<Vec<_>, _>>().await.map_err(told).context("describing interface permissions")?;
+    let all = pages.collect::<Result<Vec<_>, _>>().await.map_err(told("DescribeNetworkInterfacePermissions"));
+    let all = all.context("describing interface permissions")?;
     Ok(all.into_iter().filter_map(|permission| permission.network_interface_id).collect())
 }
 
 async fn groups(client: &Client) -> Result<BTreeMap<String, SecurityGroup>> {
     let pages = client.describe_security_groups().into_paginator().items().send();
-    let all: Vec<Described> =
-        pages.collect::<Result<_, _>>().await.map_err(told).context("describing security groups")?;
+    let all = pages.collect::<Result<Vec<Described>, _>>().await.map_err(told("DescribeSecurityGroups"));
+    let all = all.context("describing security groups")?;
     let group = |given: Described| {
         let id = given.group_id?;
         let vpc_id = given.vpc_id.unwrap_or_default();
@@ -165,8 +191,8 @@ async fn rules(client: &Client, groups: &BTreeSet<String>) -> Result<Vec<Rule>> 
         let filter =
             Filter::builder().name("group-id").set_values(Some(chunk.iter().map(|id| (*id).clone()).collect()));
         let pages = client.describe_security_group_rules().filters(filter.build()).into_paginator().items().send();
-        let all =
-            pages.collect::<Result<Vec<_>, _>>().await.map_err(told).context("describing security group rules")?;
+        let all = pages.collect::<Result<Vec<_>, _>>().await.map_err(told("DescribeSecurityGroupRules"));
+        let all = all.context("describing security group rules")?;
         for given in all {
             rules.push(convert::rule(given)?);
         }
@@ -196,11 +222,40 @@ async fn prefix_lists(
             Ok(entries) => entries,
             // A list that is gone matches nothing, like a group that is gone.
             Err(error) if super::is_gone(&error) => continue,
-            Err(error) => return Err(told(error)).with_context(|| format!("reading prefix list {id}")),
+            Err(error) => {
+                let error = told("GetManagedPrefixListEntries")(error);
+                return Err(error).with_context(|| format!("reading prefix list {id}"));
+            }
         };
         let nets =
             entries.into_iter().filter_map(|entry| entry.cidr).map(|text| cidr(&text).map_err(anyhow::Error::msg));
         lists.insert(id, nets.collect::<Result<_>>()?);
     }
     Ok(lists)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::observed::Attachment;
+
+    #[test]
+    fn groups_indexes_and_cidrs_of_the_instance_are_those_of_the_moment() {
+        let known = Instance { id: "i-1".into(), primary_groups: GroupSet::of(["sg-old"]), ..Instance::default() };
+        let attached = |id: &str, instance: &str, device_index: u32, group: &str| {
+            let attachment = Attachment { instance_id: instance.into(), device_index, ..Attachment::default() };
+            let groups = GroupSet::of([group.to_owned()]);
+            (id.to_owned(), NetworkInterface { attachment: Some(attachment), groups, ..NetworkInterface::default() })
+        };
+        let interfaces = BTreeMap::from([
+            attached("eni-1", "i-2", 0, "sg-others"),
+            attached("eni-2", "i-1", 3, "sg-trunk"),
+            attached("eni-3", "i-1", 0, "sg-new"),
+        ]);
+        let v6_cidr = Some("2001:db8::/64".parse().expect("a CIDR"));
+        let now = as_it_is(&known, &interfaces, Some(&Subnet { v6_cidr, ..Subnet::default() }));
+        assert_eq!((now.primary_groups, now.device_indexes), (GroupSet::of(["sg-new"]), BTreeSet::from([0, 3])));
+        assert_eq!(now.subnet_v6_cidr, v6_cidr);
+        assert_eq!(as_it_is(&known, &BTreeMap::new(), None).primary_groups, GroupSet::of(["sg-old"]));
+    }
 }

@@ -5,6 +5,7 @@ mod convert;
 mod describe;
 mod steps;
 
+use std::fmt;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -19,7 +20,7 @@ pub use account::Account;
 
 use crate::domain::answers::Answer;
 use crate::domain::branches::CloudStep;
-use crate::domain::failure::{self, Failure};
+use crate::domain::failure::{self, Failure, FailureKind};
 use crate::domain::instance_types::Table;
 use crate::domain::observed::{CloudFacts, Instance, Wanted};
 
@@ -41,7 +42,6 @@ pub struct Ec2 {
     /// Changes things; never repeats by itself, since the loop knows when.
     writer: Client,
     instance: Instance,
-    vpc_cidrs: Vec<ipnet::IpNet>,
     trunk_account: Option<String>,
 }
 
@@ -55,8 +55,8 @@ impl Ec2 {
     pub async fn connect(instance_id: &str, types: &Table, trunk_account: Option<String>) -> Result<Self> {
         let reader = client().await;
         let quiet = reader.config().to_builder().retry_config(RetryConfig::disabled()).build();
-        let (instance, vpc_cidrs) = describe::instance(&reader, instance_id, types).await?;
-        Ok(Self { writer: Client::from_conf(quiet), reader, instance, vpc_cidrs, trunk_account })
+        let instance = describe::instance(&reader, instance_id, types).await?;
+        Ok(Self { writer: Client::from_conf(quiet), reader, instance, trunk_account })
     }
 }
 
@@ -69,7 +69,7 @@ async fn client() -> Client {
 
 impl Cloud for Ec2 {
     async fn facts(&self, wanted: &Wanted) -> Result<CloudFacts> {
-        describe::facts(&self.reader, &self.instance, &self.vpc_cidrs, wanted, self.trunk_account.as_deref()).await
+        describe::facts(&self.reader, &self.instance, wanted, self.trunk_account.as_deref()).await
     }
 
     async fn apply(&self, step: &CloudStep) -> Result<Answer, Failure> {
@@ -90,12 +90,36 @@ where
     }
 }
 
-/// Likewise, where nobody asks what it means.
-fn told<E>(error: SdkError<E>) -> anyhow::Error
+/// A question that EC2 did not answer.
+#[derive(Debug)]
+pub struct Unanswered {
+    /// EC2's name of the question.
+    action: &'static str,
+    failure: Failure,
+}
+
+impl Unanswered {
+    /// What to do, where the role may not ask this.
+    pub fn permission(&self) -> Option<String> {
+        (self.failure.kind == FailureKind::Unauthorized).then(|| self.failure.permission(self.action))
+    }
+}
+
+impl fmt::Display for Unanswered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.failure)?;
+        self.permission().map_or(Ok(()), |way_out| write!(f, "; {way_out}"))
+    }
+}
+
+impl std::error::Error for Unanswered {}
+
+/// Likewise, of a question.
+fn told<E>(action: &'static str) -> impl FnOnce(SdkError<E>) -> anyhow::Error
 where
     E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
 {
-    anyhow::anyhow!("{}", failed(error))
+    move |error| anyhow::Error::new(Unanswered { action, failure: failed(error) })
 }
 
 /// Whether the object of a call is gone already.

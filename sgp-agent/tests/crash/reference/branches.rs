@@ -1,11 +1,13 @@
 //! Branches, call by call.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use sgp_agent::domain::branches::{BranchSettings, CloudStep, POD_UID_TAG, VLAN_TAG};
+use sgp_agent::domain::branches::{BranchSettings, CloudStep, Memory, POD_UID_TAG, VLAN_TAG, cloud_plan};
 use sgp_agent::domain::failure::Failure;
-use sgp_agent::domain::observed::NetworkInterface;
+use sgp_agent::domain::observed::{NetworkInterface, Observed, Pod};
 
+use super::trunk::names;
 use super::{Case, case};
 use crate::mishaps::{Effect, Fault, Mishaps, Scope};
 use crate::sim::Sim;
@@ -13,7 +15,7 @@ use crate::sim::Sim;
 const TRUNK: &str = "trunk_test";
 const PROVIDER: &str = "provider_test";
 
-pub(super) const CASES: [Case; 14] = [
+pub(super) const CASES: [Case; 19] = [
     case(TRUNK, "CreateAndAssociate: two pods", "VLANs 1 2", || format!("VLANs {}", vlans(&with(&["a-1", "a-2"])))),
     case(TRUNK, "VLAN ids: the lowest free one", "VLANs 1 3 then 1 2 3", || {
         let mut sim = with(&["a-1", "a-2", "a-3"]);
@@ -26,6 +28,43 @@ pub(super) const CASES: [Case; 14] = [
         sim.node.create("b-4");
         rest(&mut sim);
         format!("VLANs {before} then {}", vlans(&sim))
+    }),
+    case(TRUNK, "InitTrunk: a trunk with branches: their VLANs are taken", "VLANs 1 2 3", || {
+        let mut sim = with(&["a-1", "a-2"]);
+        sim.restart();
+        sim.node.create("b-3");
+        rest(&mut sim);
+        format!("VLANs {}", vlans(&sim))
+    }),
+    case(TRUNK, "VLAN ids: all 120 are taken", "the 121st waits, and has VLAN 7 once that is free", || {
+        let mut sim = Sim::new(settings(), 200, Mishaps::default());
+        (0..121).for_each(|number| sim.node.create(&format!("a-{number}")));
+        let soon = sim.now + Duration::from_secs(300);
+        sim.run_until(soon).expect("it goes on");
+        let vlan_of = |pod: &Pod| pod.branch.as_ref().and_then(|branch| Some(branch.as_ref().ok()?.vlan_id));
+        let waits: Vec<String> =
+            sim.node.live().filter(|pod| pod.branch.is_none()).map(|pod| pod.name.clone()).collect();
+        let seventh = sim.node.live().find(|pod| vlan_of(pod) == Some(7)).map(|pod| pod.name.clone());
+        let told = sim.refused.len() == 1 && sim.refused.values().all(|reason| reason.contains("it waits"));
+        sim.node.delete(&seventh.expect("VLAN 7"));
+        rest(&mut sim);
+        match (&waits[..], told) {
+            ([last], true) => {
+                let vlan_id = sim.node.live().find(|pod| pod.name == *last).and_then(vlan_of);
+                format!("the 121st waits, and has VLAN {} once that is free", vlan_id.unwrap_or_default())
+            }
+            _ => format!("{waits:?} wait, {:?}", sim.refused),
+        }
+    }),
+    case(TRUNK, "deleteENI: missing association skips disassociate", "Delete", || {
+        surplus(|observed| {
+            let associations = &mut observed.cloud.as_mut().expect("a cloud").associations;
+            associations.values_mut().for_each(|at| at.id.clear());
+        })
+    }),
+    case(TRUNK, "DeleteCooledDown: no timestamp", "Disassociate", || surplus(|_| {})),
+    case(TRUNK, "DeleteCooledDown: off the trunk already", "Delete", || {
+        surplus(|observed| observed.cloud.as_mut().expect("a cloud").associations.clear())
     }),
     case(TRUNK, "empty groups: the instance's", "sg-node", || {
         let mut sim = node();
@@ -105,6 +144,20 @@ pub(super) const CASES: [Case; 14] = [
         },
     ),
 ];
+
+/// What is planned for a branch that is nobody's, and more than are kept.
+fn surplus(change: fn(&mut Observed)) -> String {
+    let mut sim = with(&["a-1"]);
+    let mut observed = sim.observed();
+    observed.cluster.as_mut().expect("a cluster").pods.clear();
+    observed.links.as_mut().expect("links").clear();
+    let interfaces = &mut observed.cloud.as_mut().expect("a cloud").interfaces;
+    for tag in interfaces.values_mut().filter_map(|eni| eni.tags.get_mut(POD_UID_TAG)) {
+        tag.clear();
+    }
+    change(&mut observed);
+    names(&cloud_plan(&observed, &BTreeSet::new(), &settings(), &Memory::default(), 0))
+}
 
 fn settings() -> BranchSettings {
     BranchSettings { cluster_name: "prod".into(), cooldown_s: 60, ..BranchSettings::default() }

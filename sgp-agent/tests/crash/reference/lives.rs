@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use sgp_agent::domain::branches::POD_UID_TAG;
+use sgp_agent::domain::observed::{NetworkInterface, SecurityGroupPolicy};
+use sgp_agent::domain::orphans::{Census, Sightings, orphans};
 
 use super::branches::{branches, creations, node, rest, with};
 use super::{Case, case};
@@ -10,8 +12,10 @@ use super::{Case, case};
 const COOLDOWN: &str = "cooldown_test";
 const PERPODSG: &str = "perpodsg_test";
 const JOB: &str = "job_test";
+/// What no test of AWS's covers (facts 7.4).
+const OWN: &str = "facts 7.4";
 
-pub(super) const CASES: [Case; 14] = [
+pub(super) const CASES: [Case; 17] = [
     case(COOLDOWN, "ConfigMap says 90: at 61 s and at 93 s", "1 then 0", || cooled(Some("90"), 61, 93)),
     case(COOLDOWN, "ConfigMap is absent: the agent's 60", "1 then 0", || cooled(None, 58, 63)),
     case(COOLDOWN, "ConfigMap says nonsense: the agent's 60", "1 then 0", || cooled(Some("soon"), 58, 63)),
@@ -39,6 +43,20 @@ pub(super) const CASES: [Case; 14] = [
         sim.node.create("a-2");
         rest(&mut sim);
         format!("{old} then {}", branches(&sim).iter().map(|eni| eni.groups.to_string()).max().unwrap_or_default())
+    }),
+    case(OWN, "the policy is edited between admission and creation", "sg-b", || {
+        edited(|policy| policy.group_ids = vec!["sg-b".into()])
+    }),
+    case(OWN, "the policy is gone by then: the node's groups", "sg-node", || edited(|policy| policy.group_ids.clear())),
+    case("node_test", "a node ends: its branches are orphans, and go at the second look", "0 then 2 of 2", || {
+        let sim = with(&["a-1", "b-1"]);
+        let of_branch = |eni: &&NetworkInterface| eni.tags.contains_key(POD_UID_TAG);
+        let left = sim.ec2.interfaces().values().filter(of_branch).cloned();
+        let left = left.map(|eni| (eni.id.clone(), NetworkInterface { status: "available".into(), ..eni }));
+        let seen = orphans(&Census { interfaces: left.collect(), ..Census::default() }, "prod");
+        let mut sightings = Sightings::default();
+        let (first, second) = (sightings.second(&seen, 60, 59), sightings.second(&seen, 120, 59));
+        format!("{} then {} of {}", first.len(), second.len(), seen.len())
     }),
     case(PERPODSG, "a pod no policy matches", "no annotation", || {
         let sim = with(&["c-1"]);
@@ -111,6 +129,17 @@ pub(super) const CASES: [Case; 14] = [
         }
     }),
 ];
+
+/// Groups of a pod whose policy changes after it was admitted.
+fn edited(change: fn(&mut SecurityGroupPolicy)) -> String {
+    let mut sim = node();
+    sim.node.create("a-1");
+    sim.node.cluster.pods.values_mut().for_each(|pod| pod.requested = 1);
+    sim.node.wider = true;
+    sim.node.cluster.policies.iter_mut().filter(|policy| policy.name == "a").for_each(change);
+    rest(&mut sim);
+    branches(&sim).first().map_or("none".into(), |eni| eni.groups.to_string())
+}
 
 /// Branches left so many seconds after their pod ended, with this in the ConfigMap.
 fn cooled(written: Option<&str>, before_s: u64, after_s: u64) -> String {

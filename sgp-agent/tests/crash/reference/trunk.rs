@@ -16,7 +16,7 @@ const TRUNK: &str = "trunk_test";
 const API: &str = "ec2/api/helper_test";
 const INSTANCE_TEST: &str = "instance_test";
 
-pub(super) const CASES: [Case; 21] = [
+pub(super) const CASES: [Case; 24] = [
     case(TRUNK, "InitTrunk: absent", "CreateTrunk", || plan(|_| {})),
     case(TRUNK, "InitTrunk: describe fails", "nothing", || plan(|observed| observed.cloud = None)),
     case(INSTANCE_TEST, "the highest free device index of four", "attached at 3", || {
@@ -46,6 +46,18 @@ pub(super) const CASES: [Case; 21] = [
             trunk.expect("the trunk").attachment = Some(Default::default());
         })
     }),
+    case(TRUNK, "InitTrunk: nil interface type (AWS: error; ours: it is waited for)", "nothing", || {
+        planned(&mut made(|_| {}), |observed| {
+            cloud(observed).interfaces.values_mut().for_each(|eni| eni.interface_type.clear());
+        })
+    }),
+    case("provider_test", "trunk missing: the pod waits for it", "CreateTrunk, then 1 branch", || {
+        let mut sim = Sim::new(settings(), 18, Mishaps::default());
+        sim.node.create("a-1");
+        let first = planned(&mut sim, |_| {});
+        sim.run_to_rest().expect("it rests");
+        format!("{first}, then {} branch", sim.ec2.associations().len())
+    }),
     case(API, "attach fails once", "one trunk, attached and tied", || faulty("AttachNetworkInterface", 0)),
     case(API, "attach fails for minutes: nothing is left beside it", "one trunk, attached and tied", || {
         faulty("AttachNetworkInterface", 180)
@@ -64,6 +76,9 @@ pub(super) const CASES: [Case; 21] = [
             && tags.get("kubernetes.io/cluster/prod").map(String::as_str) == Some("owned")
             && tags.get("node.k8s.amazonaws.com/instance_id").map(String::as_str) == Some(INSTANCE);
         if right { "owner, cluster and instance".into() } else { format!("{tags:?}") }
+    }),
+    case(API, "trunk adds permission: another account is permitted with the attachment", "Permit AttachTrunk", || {
+        planned_with(&mut half_made(), permitting(), |_| {})
     }),
     case(API, "another account is permitted before a branch is associated", "Permit", || {
         let mut sim = made(|settings| settings.trunk_account = Some("111122223333".into()));
@@ -149,7 +164,7 @@ fn plan_of(sim: &mut Sim, settings: &BranchSettings, change: fn(&mut Observed)) 
 }
 
 /// Names of the planned steps.
-fn names(plan: &CloudPlan) -> String {
+pub(super) fn names(plan: &CloudPlan) -> String {
     let name = |step: &CloudStep| format!("{step:?}").split([' ', '{']).next().unwrap_or_default().to_owned();
     let names: Vec<String> = plan.steps.iter().map(name).collect();
     if names.is_empty() { "nothing".into() } else { names.join(" ") }

@@ -3,7 +3,8 @@
 Added: AssociateTrunkInterface, DescribeTrunkInterfaceAssociations, DisassociateTrunkInterface, InterfaceType, ClientToken
 of CreateNetworkInterface, Create- and DescribeNetworkInterfacePermissions, DeleteOnTermination of an attachment,
 AssignIpv6AddressOnCreation of a subnet, refusal of unknown groups, of more than five groups on an interface, of deleting
-an interface or a group in use, and of a device index that is taken; calls that take time and are throttled like EC2's,
+an interface or a group in use, of a device index that is taken, and of requests that are not as the AWS SDK's model of EC2
+has them (shapes.py); calls that take time and are throttled like EC2's,
 where SGP_EC2_LATENCY_MS and SGP_EC2_BUCKET ("50:5": so many at once and so many a second, of each action that changes
 something) say so. A group created with the description "id=sg-..." gets that id, so that tests
 can bring a missing group into being; EC2 itself would not.
@@ -22,6 +23,7 @@ import sys
 import threading
 import time
 
+import shapes
 from moto.core.responses import ActionResult
 from moto.ec2.models import vpcs
 from moto.ec2.exceptions import EC2ClientError
@@ -98,6 +100,8 @@ class Buckets:
 
 
 BUCKETS = Buckets(*BUCKET) if BUCKET else None
+# Actions whose requests were held against the model so far; sgp-dev test reads of each in the log.
+SEEN = set()
 # moto serves each call in a thread of its own, and what is added here looks before it changes.
 ONE_AT_A_TIME = threading.Lock()
 original_call = EC2Response.call_action
@@ -108,6 +112,13 @@ def call_action(self):
     action = self._get_action()
     reads = action.startswith(("Describe", "Get", "List", "Search"))
     time.sleep(LATENCY_S)
+    try:
+        shapes.check(action, {name: values[0] for name, values in self.querystring.items()})
+    except shapes.Misshapen as error:
+        return self.serialized(ActionResult(Refused(error.code, str(error))))
+    if action not in SEEN:
+        SEEN.add(action)
+        print(f"requests like the model's: {action}", flush=True)
     if BUCKETS and not reads and not BUCKETS.take(action):
         return self.serialized(ActionResult(Refused("RequestLimitExceeded", "Request limit exceeded.")))
     with ONE_AT_A_TIME:

@@ -1,6 +1,6 @@
 """Makes a cluster's VPC by EC2's own API: subnets, the cluster's security group, one instance a node.
 
-Usage: vpc.py VPC SUBNET,SUBNET CLUSTER NODE=ADDRESS... ; prints JSON. Environment: the AWS SDK's own.
+Usage: vpc.py VPC SUBNET,SUBNET CLUSTER INSTANCE_TYPE NODE=ADDRESS... ; prints JSON. Environment: the AWS SDK's own.
 Every CIDR and address is IPV4, or IPV4+IPV6.
 """
 import json
@@ -28,13 +28,13 @@ def make_subnet(ec2, vpc, cidr):
     return subnet
 
 
-def make_instance(ec2, image, name, addresses, subnet, group):
+def make_instance(ec2, image, kind, name, addresses, subnet, group):
     v4, v6 = families(addresses)
     made = ec2.run_instances(
         ImageId=image,
         MinCount=1,
         MaxCount=1,
-        InstanceType="m5.xlarge",
+        InstanceType=kind,
         SubnetId=subnet,
         PrivateIpAddress=v4,
         SecurityGroupIds=[group],
@@ -45,7 +45,7 @@ def make_instance(ec2, image, name, addresses, subnet, group):
     return {"id": made["InstanceId"], "mac": made["NetworkInterfaces"][0]["MacAddress"]}
 
 
-def main(cidr, subnets, cluster, *nodes):
+def main(cidr, subnets, cluster, kind, *nodes):
     ec2 = boto3.client("ec2")
     vpc = make_vpc(ec2, cidr)
     subnet_ids = [make_subnet(ec2, vpc, one) for one in subnets.split(",")]
@@ -55,7 +55,7 @@ def main(cidr, subnets, cluster, *nodes):
     instances = {}
     for number, node in enumerate(nodes):
         name, addresses = node.split("=")
-        instances[name] = make_instance(ec2, image, name, addresses, subnet_ids[number % len(subnet_ids)], group)
+        instances[name] = make_instance(ec2, image, kind, name, addresses, subnet_ids[number % len(subnet_ids)], group)
     print(json.dumps({"vpc": vpc, "clusterGroup": group, "instances": instances}))
 
 

@@ -17,10 +17,15 @@ const ANNOTATION: &str = "vpc.amazonaws.com/pod-eni";
 
 /// Two controllers; the first leads, the second is the one that API servers call.
 pub(super) fn controllers(stage: &Stage) -> Result<()> {
+    with_controllers(stage, shown)
+}
+
+/// Lets a case start controllers, and takes them and all that is theirs away afterwards.
+pub(super) fn with_controllers(stage: &Stage, case: impl FnOnce(&Stage, &mut Vec<u32>) -> Result<()>) -> Result<()> {
     let mut pids = Vec::new();
-    let result = shown(stage, &mut pids);
+    let result = case(stage, &mut pids);
     for pid in pids {
-        // The first is dead already.
+        // One of them may be dead already.
         drop(Command::new("kill").args(["-9", &pid.to_string()]).output());
     }
     for kind in ["mutatingwebhookconfiguration", "validatingwebhookconfiguration"] {
@@ -39,14 +44,50 @@ fn shown(stage: &Stage, pids: &mut Vec<u32>) -> Result<()> {
     pids.push(start(stage, "first", 9443)?);
     until(START, || leader(stage, "first"))?;
     pids.push(start(stage, "second", 9444)?);
-    stage.hands.apply(&webhooks(stage))?.ok()?;
+    stage.hands.apply(&webhooks(stage, 9444))?.ok()?;
     injected(stage)?;
     guarded(stage)?;
+    let before = authorities(stage)?;
+    age_certificate(stage)?;
     let first = pids.first().context("no controller was started")?.to_string();
     finish(Command::new("kill").args(["-9", &first]))?;
     injected(stage)?;
     until(START, || leader(stage, "second"))?;
+    renewed(stage, &before)?;
     swept(stage)
+}
+
+/// What API servers believe, in PEM.
+fn authorities(stage: &Stage) -> Result<String> {
+    let path = "jsonpath={.webhooks[0].clientConfig.caBundle}";
+    let bundle = stage.hands.kubectl(&["get", "mutatingwebhookconfiguration", "sgp-controller", "-o", path])?.ok()?;
+    stage.hands.finish_with(Command::new("base64").arg("-d"), &bundle)?.ok()
+}
+
+/// Makes the certificate look as old as can be: whoever leads next renews it.
+fn age_certificate(stage: &Stage) -> Result<()> {
+    let patch = r#"{"stringData": {"until": "0"}}"#;
+    let args = ["patch", "secret", "sgp-controller", "-n", "kube-system", "--type", "merge", "-p", patch];
+    stage.hands.kubectl(&args)?.ok().map(drop)
+}
+
+/// The new authority stands before the one whose certificate was in use, and pods are admitted as before.
+fn renewed(stage: &Stage, before: &str) -> Result<()> {
+    let old = before.split_inclusive("-----END CERTIFICATE-----").next().unwrap_or_default();
+    until(START, || {
+        let now = authorities(stage)?;
+        ensure!(!now.starts_with(old) && now.contains(old.trim()), "API servers believe {now}");
+        Ok(())
+    })?;
+    injected(stage)
+}
+
+/// A controller that leads and admits pods.
+pub(super) fn admitting(stage: &Stage) -> Result<u32> {
+    let pid = start(stage, "first", 9443)?;
+    until(START, || leader(stage, "first"))?;
+    stage.hands.apply(&webhooks(stage, 9443))?.ok()?;
+    Ok(pid)
 }
 
 fn start(stage: &Stage, identity: &str, port: u16) -> Result<u32> {
@@ -59,11 +100,11 @@ fn start(stage: &Stage, identity: &str, port: u16) -> Result<u32> {
 
 /// What `deploy/` has, at an address: the API server of this cluster is in no pod network, so Services do not lead
 /// it anywhere. Agents of this cluster are `admin`.
-fn webhooks(stage: &Stage) -> String {
+fn webhooks(stage: &Stage, port: u16) -> String {
     let service = |path: &str| {
         format!("      service:\n        name: sgp-controller\n        namespace: kube-system\n        path: {path}\n")
     };
-    let url = |path: &str| format!("      url: https://{}:9444{path}\n", stage.place.control_plane());
+    let url = |path: &str| format!("      url: https://{}:{port}{path}\n", stage.place.control_plane());
     let mut yaml = WEBHOOKS.replace("'system:serviceaccount:kube-system:sgp-agent'", "'admin'");
     for path in ["/mutate-v1-pod", "/validate-v1-pod"] {
         yaml = yaml.replace(&service(path), &url(path));
@@ -79,7 +120,7 @@ fn leader(stage: &Stage, identity: &str) -> Result<()> {
 }
 
 /// A pod that a policy matches has the resource, another has not.
-fn injected(stage: &Stage) -> Result<()> {
+pub(super) fn injected(stage: &Stage) -> Result<()> {
     let limit = |role: &str| {
         let yaml = format!(
             "apiVersion: v1\nkind: Pod\nmetadata: {{name: asked, namespace: {NAMESPACE}, labels: {{role: {role}}}}}\n\

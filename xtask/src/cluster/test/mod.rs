@@ -1,8 +1,11 @@
 //! `sgp-dev test`: what only a whole cluster can show. One cluster serves all cases; each cleans up after itself.
 
 mod agents;
+mod burst;
+mod choices;
 mod closed;
 mod controller;
+mod full;
 mod input;
 mod latency;
 mod manifests;
@@ -20,7 +23,7 @@ use anyhow::Result;
 
 pub(crate) use stage::Stage;
 
-use crate::place::{Family, Mode, Shape};
+use crate::place::{Family, Machine, Mode, Shape};
 
 /// A sentence and the way to show it.
 type Case = (&'static str, fn(&Stage) -> Result<()>);
@@ -35,8 +38,8 @@ const EVERYWHERE: [Case; 6] = [
     ("the_cni_plugin_checks_what_it_made_and_never_takes_a_successors_wiring", plugin::verbs),
 ];
 
-/// What one cluster is enough for: the first of `SHAPES`.
-const CASES: [Case; 17] = [
+/// What one cluster is enough for: the first of `CLUSTERS`.
+const CASES: [Case; 23] = [
     ("an_ec2_rule_change_is_enforced_within_two_seconds", latency::rule_change),
     ("a_new_policy_and_its_pod_are_enforced_from_the_first_packet", latency::first_packet),
     (
@@ -48,9 +51,18 @@ const CASES: [Case; 17] = [
     ("a_pod_with_a_neighbours_annotation_is_refused_and_the_neighbour_unharmed", closed::forged_annotation),
     ("a_warm_branch_stands_before_its_pod_and_another_takes_its_place", provision::warm),
     ("the_node_says_what_its_trunk_carries", provision::node_says),
+    ("trunk_and_branches_are_made_as_awss_controller_makes_them", provision::as_awss),
+    ("a_cidr_of_the_vpc_and_groups_of_the_node_that_change_are_noticed_by_the_running_agent", provision::changed),
     ("orphans_are_deleted_at_the_second_look_and_others_left_alone", provision::orphans),
     ("controllers_admit_pods_as_awss_does_and_one_takes_over_from_another_that_is_killed", controller::controllers),
     ("the_table_of_instance_types_is_refreshed_from_ec2", provision::instance_types),
+    ("requests_to_ec2_have_the_shapes_of_the_sdks_model", provision::shapes),
+    (
+        "a_matched_pod_without_a_branch_is_refused_with_an_event_or_by_choice_started_with_the_nodes_groups",
+        choices::unmatched,
+    ),
+    ("running_pods_keep_their_groups_and_follow_their_policies_with_live_groups", choices::live_groups),
+    ("a_hundred_and_twenty_pods_at_once_have_their_branches_by_fewer_calls_than_awss", burst::burst),
     ("the_manifests_of_deploy_are_accepted_and_grant_what_the_agent_needs", manifests::accepted),
     ("a_second_agent_on_a_node_is_refused_by_name", agents::second_agent),
     ("an_agent_without_bpffs_says_how_to_mount_it", agents::no_bpffs),
@@ -59,12 +71,17 @@ const CASES: [Case; 17] = [
     ("a_download_survives_kill_9_of_the_agent_which_then_changes_nothing", agents::killed_during_download),
 ];
 
-/// The clusters of the cases.
-const SHAPES: [Shape; 4] = [
-    Shape { nodes: 2, mode: Mode::Standard, family: Family::V4 },
-    Shape { nodes: 2, mode: Mode::Strict, family: Family::V4 },
-    Shape { nodes: 2, mode: Mode::Standard, family: Family::V6 },
-    Shape { nodes: 2, mode: Mode::Strict, family: Family::V6 },
+/// What is about nodes that are full: the tutorial's cluster, whose five nodes carry 45 branches.
+const FULL: [Case; 1] =
+    [("on_five_nodes_of_m5_large_the_tenth_pod_of_one_and_the_46th_of_all_wait_for_the_scheduler", full::full)];
+
+/// The clusters of the cases: which cases only this one has, and which every one of its kind has.
+const CLUSTERS: [(Shape, &[Case], &[Case]); 5] = [
+    (Shape::two(Mode::Standard, Family::V4), &CASES, &EVERYWHERE),
+    (Shape::two(Mode::Strict, Family::V4), &[], &EVERYWHERE),
+    (Shape::two(Mode::Standard, Family::V6), &[], &EVERYWHERE),
+    (Shape::two(Mode::Strict, Family::V6), &[], &EVERYWHERE),
+    (Shape { nodes: 5, machine: Machine::Large, ..Shape::two(Mode::Standard, Family::V4) }, &FULL, &[]),
 ];
 
 /// Runs every case whose name contains `filter`, each in the clusters it is about, which `start` makes one after
@@ -78,9 +95,9 @@ pub(crate) fn run(
     end: impl Fn(&Stage, usize) -> ControlFlow<()>,
 ) -> Result<(usize, usize)> {
     let (mut passed, mut failed) = (0, 0);
-    for (number, shape) in SHAPES.into_iter().enumerate() {
+    for (shape, own, of_kind) in CLUSTERS {
         let cases: Vec<(String, Case)> =
-            cases(number, shape).into_iter().filter(|(name, _)| name.contains(filter)).collect();
+            cases(shape, own, of_kind).into_iter().filter(|(name, _)| name.contains(filter)).collect();
         if cases.is_empty() {
             continue;
         }
@@ -96,11 +113,10 @@ pub(crate) fn run(
 }
 
 /// Names and cases of a cluster.
-fn cases(number: usize, shape: Shape) -> Vec<(String, Case)> {
-    let once: &[Case] = if number == 0 { &CASES } else { &[] };
-    let once = once.iter().map(|case| (case.0.to_owned(), *case));
-    let everywhere = EVERYWHERE.iter().map(|case| (format!("{}::{}", shape.word(), case.0), *case));
-    once.chain(everywhere).collect()
+fn cases(shape: Shape, own: &[Case], of_kind: &[Case]) -> Vec<(String, Case)> {
+    let own = own.iter().map(|case| (case.0.to_owned(), *case));
+    let of_kind = of_kind.iter().map(|case| (format!("{}::{}", shape.word(), case.0), *case));
+    own.chain(of_kind).collect()
 }
 
 fn tell(name: &str, case: fn(&Stage) -> Result<()>, stage: &Stage) -> bool {
