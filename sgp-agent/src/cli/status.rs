@@ -39,6 +39,8 @@ struct Status {
     bpf_dir: String,
     object_digest: String,
     attached: usize,
+    /// Layout of an older data path that still judges.
+    predecessor: Option<u32>,
     detached: Vec<String>,
     limits: Vec<Use>,
     /// Whether an agent runs.
@@ -74,6 +76,7 @@ fn status(view: &View, maps: &Maps, runtime_dir: &Path) -> Result<Status> {
         bpf_dir: view.dirs().root.display().to_string(),
         object_digest: format!("{:016x}", maps.object.get(&0, 0).unwrap_or_default()),
         attached: alive.len(),
+        predecessor: state.predecessor,
         detached: dead.iter().map(|link| format!("{} on {}", link.program, link.interface)).collect(),
         limits: limits.map(|(what, used, limit)| Use { what: what.to_lowercase(), used, limit }).collect(),
         running: agent.as_ref().is_some_and(|(_, running, _)| *running),
@@ -85,6 +88,10 @@ fn status(view: &View, maps: &Maps, runtime_dir: &Path) -> Result<Status> {
 fn text(status: &Status) -> String {
     let mut text = format!("pins        {}\nobject      {}\n", status.bpf_dir, status.object_digest);
     let _ = writeln!(text, "attached    {} programs", status.attached);
+    if let Some(version) = status.predecessor {
+        let _ =
+            writeln!(text, "upgrade     programs of layout {version} still judge, until an agent's first whole round");
+    }
     for dead in &status.detached {
         let _ = writeln!(text, "            {dead}: the interface is gone");
     }

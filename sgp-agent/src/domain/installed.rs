@@ -32,6 +32,8 @@ pub struct Installed {
     pub excluded: BTreeSet<Excluded>,
     /// Live links.
     pub links: BTreeSet<Link>,
+    /// Layout of an older data path whose programs still judge; its links are among `links`.
+    pub predecessor: Option<u32>,
 }
 
 /// A program attached to an interface.

@@ -30,6 +30,8 @@ pub enum Step {
     PutInterface(u32, Interface),
     /// Attach a program and pin the link.
     Attach(Link),
+    /// Put this layout's programs in the place of an older layout's, behind its links, and forget the rest of it.
+    TakeOver(u32),
     /// Remove a link's pin, and with it the link.
     Detach(Link),
     /// Forget an interface.
@@ -50,7 +52,8 @@ pub enum Step {
 /// 3. the node's own way out, before endpoints that take it: until then what they send out of the VPC drops;
 /// 4. programs, then endpoints, then interfaces: a program on an interface of no endpoint drops
 ///    (`UnknownEndpoint`), an endpoint without policy drops (`NoPolicy`);
-/// 5. removals, in reverse. A program is only taken off an interface that is gone, or that belongs to no pod
+/// 5. where programs of an older layout still judge, ours in their place: not before all that ours ask is there;
+/// 6. removals, in reverse. A program is only taken off an interface that is gone, or that belongs to no pod
 ///    any more.
 pub fn plan(desired: &Desired, installed: &Installed) -> Vec<Step> {
     let mut steps = Vec::new();
@@ -65,6 +68,7 @@ pub fn plan(desired: &Desired, installed: &Installed) -> Vec<Step> {
     put_node(desired, installed, &mut steps);
     put_endpoints(desired, installed, &mut steps);
     if !desired.keep.everything {
+        steps.extend(installed.predecessor.map(Step::TakeOver));
         remove_endpoints(desired, installed, &mut steps);
         remove_policies(desired, installed, &mut steps);
     }

@@ -4,6 +4,9 @@
 mod frames;
 #[path = "../node/mod.rs"]
 mod node;
+#[path = "../previous/mod.rs"]
+mod previous;
+mod upgrade;
 mod wire;
 
 use std::net::IpAddr;

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// Starts a line that tests want to see repeated at the end: what the kernel's verifier had to do, say.
-const WORTH_REPEATING: &str = "verifier: ";
+/// Start lines that tests want to see repeated at the end: what the kernel's verifier had to do, and what became of packets
+/// during upgrades.
+const WORTH_REPEATING: [&str; 2] = ["verifier: ", "upgrade: "];
 
 /// How many tests passed and failed, and which parts did not get as far as counting.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -22,7 +23,7 @@ impl Results {
     /// were ignored, until one of that name is run after all.
     pub(crate) fn read(&mut self, line: &str) {
         let line = line.trim();
-        if line.starts_with(WORTH_REPEATING) {
+        if WORTH_REPEATING.iter().any(|word| line.starts_with(word)) {
             self.tell(line.to_owned());
         }
         if let Some((name, outcome)) = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... ")) {

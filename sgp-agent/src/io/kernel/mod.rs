@@ -8,6 +8,7 @@ mod policies;
 pub mod preflight;
 mod programs;
 mod slots;
+mod succession;
 mod sweep;
 mod sys;
 mod tcx;
@@ -94,6 +95,7 @@ impl Bpf {
 
     fn open_for(bpf_dir: &Path, purpose: Purpose, attachment: Attachment) -> Result<Self> {
         preflight::check(bpf_dir)?;
+        succession::refuse_newer(bpf_dir)?;
         let dirs = PinDirs::new(bpf_dir);
         let first = !dirs.root.exists();
         let opened = programs::ensure(&dirs, purpose, attachment);
@@ -187,6 +189,7 @@ impl Kernel for Bpf {
                 self.slots.put(&mut self.maps.interfaces, map::INTERFACES, *index, *interface)
             }
             Step::Attach(link) => self.programs.attach(&self.dirs, link),
+            Step::TakeOver(version) => succession::take_over(&mut self.programs, &self.dirs, *version),
             Step::Detach(link) => self.programs.attachment.detach(&self.dirs, link),
             Step::RemoveInterface(index) => self.slots.remove(&mut self.maps.interfaces, map::INTERFACES, index),
             Step::RemoveEndpoint(id) => self.remove_endpoint(*id),
@@ -198,6 +201,10 @@ impl Kernel for Bpf {
     }
 
     fn sweep(&mut self) -> Result<Swept> {
+        // Flows are shared with programs that know endpoints which are not written here yet.
+        if succession::predecessor(&self.dirs)?.is_some() {
+            return Ok(Swept::default());
+        }
         sweep::sweep(&mut self.maps, &mut self.suspects)
     }
 }
@@ -217,6 +224,11 @@ pub fn installed(maps: &Maps, dirs: &PinDirs) -> Result<Installed> {
 fn read_back(maps: &Maps, dirs: &PinDirs, attachment: Attachment) -> Result<Installed> {
     let sets: Vec<GroupSetId> = maps.policies.keys().flatten().map(GroupSetId).collect();
     let policies = sets.into_iter().filter_map(|id| Some((id, maps::digest(&maps.policy(id)?)))).collect();
+    let mut links = attachment.links(dirs)?;
+    let predecessor = succession::predecessor(dirs)?;
+    if let Some((_, old)) = &predecessor {
+        links.append(&mut attachment.links(old)?);
+    }
     Ok(Installed {
         policies,
         revisions: maps.revisions.iter().flatten().map(|(id, revision)| (GroupSetId(id), revision)).collect(),
@@ -227,19 +239,21 @@ fn read_back(maps: &Maps, dirs: &PinDirs, attachment: Attachment) -> Result<Inst
         local: maps.local.iter().flatten().map(|(addr, id)| (addr, EndpointId(id))).collect(),
         node: maps.node.get(&0, 0).ok().filter(|node| node.ifindex != 0),
         excluded: excluded(maps),
-        links: attachment.links(dirs)?,
+        links,
+        predecessor: predecessor.map(|(version, _)| version),
     })
 }
 
-/// Removes our filters, and every pin below `bpf_dir`, and with them links, programs and maps. Enforcement ends.
+/// Removes our filters, and every pin below `bpf_dir`, of other layouts too, and with them links, programs and maps.
+/// Enforcement ends.
 ///
 /// # Errors
 /// Where a filter or a pin cannot be removed.
 pub fn uninstall(bpf_dir: &Path) -> Result<()> {
     clsact::remove_all()?;
-    let root = PinDirs::new(bpf_dir).root;
-    match fs::remove_dir_all(&root) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        result => result.with_context(|| format!("removing {}", root.display())),
+    for version in succession::versions(bpf_dir)? {
+        let root = PinDirs::of(bpf_dir, version).root;
+        fs::remove_dir_all(&root).with_context(|| format!("removing {}", root.display()))?;
     }
+    Ok(())
 }

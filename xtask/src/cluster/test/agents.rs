@@ -4,6 +4,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use sgp_common::ABI_VERSION;
 
 use super::stage::{NAMESPACE, Role, Stage};
 use crate::demo::hands::{Outcome, until};
@@ -47,7 +48,7 @@ pub(super) fn no_permission(stage: &Stage) -> Result<()> {
     let wrapper = ["setpriv", "--bounding-set=-bpf,-sys_admin", "--inh-caps=-all"];
     let outcome = run_agent(stage, node, &["--bpf-dir", &bpf_dir, "--runtime-dir", &path], &wrapper)?;
     drop(std::fs::remove_dir_all(&dir));
-    let left = std::path::Path::new(&bpf_dir).join("v1").exists();
+    let left = std::path::Path::new(&bpf_dir).join(format!("v{ABI_VERSION}")).exists();
     ensure!(!left, "half-made pins are left in {bpf_dir}");
     ensure!(outcome.status != 0 && outcome.status != 124, "it ran: {}", outcome.words());
     ensure!(outcome.words().contains("CAP_BPF"), "it says {}", outcome.words());
@@ -145,7 +146,7 @@ fn kill_agent(node: &Node) -> Result<Instant> {
 fn kernel_ids(stage: &Stage, node: &Node) -> Result<String> {
     let mut ids = Vec::new();
     for (kind, dir) in [("prog", "programs"), ("map", "maps"), ("map", "policies"), ("link", "links")] {
-        let path = format!("{}/v1/{dir}", node.bpf_dir);
+        let path = format!("{}/v{ABI_VERSION}/{dir}", node.bpf_dir);
         let mut names: Vec<_> =
             std::fs::read_dir(&path).with_context(|| format!("reading {path}"))?.flatten().collect();
         names.sort_by_key(std::fs::DirEntry::file_name);
