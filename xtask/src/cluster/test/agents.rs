@@ -117,8 +117,18 @@ pub(super) fn killed_during_download(stage: &Stage) -> Result<()> {
 
 /// Starts a node's agent anew, with these settings beside the cluster's own, and waits until it can serve pods.
 pub(super) fn restart_with(stage: &Stage, node: &Node, settings: &str) -> Result<()> {
-    std::fs::write(stage.place.node_dir(&node.name).join(SETTINGS), settings).context("writing an agent's settings")?;
+    set(stage, node, settings)?;
     kill_agent(node)?;
+    serves(node)
+}
+
+/// Settings of a node's agent, from its next start on.
+fn set(stage: &Stage, node: &Node, settings: &str) -> Result<()> {
+    std::fs::write(stage.place.node_dir(&node.name).join(SETTINGS), settings).context("writing an agent's settings")
+}
+
+/// Waits until a node's agent can serve pods.
+fn serves(node: &Node) -> Result<()> {
     until(Duration::from_secs(20), || {
         let socket = std::path::Path::new(&node.run_dir).join("agent.sock");
         let mut stream = std::os::unix::net::UnixStream::connect(socket).context("the agent does not listen yet")?;
@@ -127,6 +137,17 @@ pub(super) fn restart_with(stage: &Stage, node: &Node, settings: &str) -> Result
         ensure!(answer.contains("\"ok\""), "the agent says {answer}");
         Ok(())
     })
+}
+
+/// Has a node's agent end whenever it starts, by a setting that is wrong; gives the way back.
+pub(super) fn cripple<'a>(
+    stage: &'a Stage,
+    node: &'a Node,
+    settings: &str,
+) -> Result<impl FnOnce() -> Result<()> + 'a> {
+    set(stage, node, settings)?;
+    kill_agent(node)?;
+    Ok(move || set(stage, node, "").and_then(|()| serves(node)))
 }
 
 fn kill_agent(node: &Node) -> Result<Instant> {

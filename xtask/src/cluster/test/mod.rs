@@ -1,6 +1,7 @@
 //! `sgp-dev test`: what only a whole cluster can show. One cluster serves all cases; each cleans up after itself.
 
 mod agents;
+mod breakages;
 mod closed;
 mod controller;
 mod input;
@@ -11,6 +12,7 @@ mod plugin;
 mod provision;
 mod rows;
 mod stage;
+mod transcript;
 mod wire;
 
 use std::ops::ControlFlow;
@@ -36,7 +38,7 @@ const EVERYWHERE: [Case; 6] = [
 ];
 
 /// What one cluster is enough for: the first of `SHAPES`.
-const CASES: [Case; 17] = [
+const CASES: [Case; 18] = [
     ("an_ec2_rule_change_is_enforced_within_two_seconds", latency::rule_change),
     ("a_new_policy_and_its_pod_are_enforced_from_the_first_packet", latency::first_packet),
     (
@@ -52,6 +54,7 @@ const CASES: [Case; 17] = [
     ("controllers_admit_pods_as_awss_does_and_one_takes_over_from_another_that_is_killed", controller::controllers),
     ("the_table_of_instance_types_is_refreshed_from_ec2", provision::instance_types),
     ("the_manifests_of_deploy_are_accepted_and_grant_what_the_agent_needs", manifests::accepted),
+    ("one_command_each_names_the_cause_of_ten_breakages", breakages::breakages),
     ("a_second_agent_on_a_node_is_refused_by_name", agents::second_agent),
     ("an_agent_without_bpffs_says_how_to_mount_it", agents::no_bpffs),
     ("an_agent_without_permission_for_bpf_says_which", agents::no_permission),
