@@ -36,6 +36,13 @@ pub struct Installed {
     pub predecessor: Option<u32>,
 }
 
+impl Installed {
+    /// Whether a program is on an interface, whatever the interface was called when it was attached.
+    pub fn has(&self, wanted: &Link) -> bool {
+        self.links.iter().any(|link| link.ifindex == wanted.ifindex && link.program == wanted.program)
+    }
+}
+
 /// A program attached to an interface.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Link {

@@ -103,7 +103,7 @@ fn put_revisions(desired: &Desired, installed: &Installed, steps: &mut Vec<Step>
 
 fn put_node(desired: &Desired, installed: &Installed, steps: &mut Vec<Step>) {
     let Some(plan) = &desired.node else { return };
-    steps.extend(Some(primary_link(plan)).filter(|link| !installed.links.contains(link)).map(Step::Attach));
+    steps.extend(Some(primary_link(plan)).filter(|link| !installed.has(link)).map(Step::Attach));
     let same = installed.node == Some(plan.node)
         && installed.excluded == plan.excluded
         && installed.endpoints.get(&plan.id) == Some(&plan.endpoint);
@@ -118,7 +118,7 @@ fn primary_link(plan: &NodePlan) -> Link {
 
 fn put_endpoints(desired: &Desired, installed: &Installed, steps: &mut Vec<Step>) {
     for (id, plan) in &desired.endpoints {
-        let missing = links_of(plan).into_iter().filter(|link| !installed.links.contains(link));
+        let missing = links_of(plan).into_iter().filter(|link| !installed.has(link));
         steps.extend(missing.map(Step::Attach));
         let same = installed.endpoints.get(id) == Some(&plan.endpoint) && installed.names.get(id) == Some(&plan.name);
         if !same || !local_is_right(*id, plan, installed) {
@@ -138,6 +138,7 @@ fn local_is_right(id: EndpointId, plan: &EndpointPlan, installed: &Installed) ->
 fn remove_endpoints(desired: &Desired, installed: &Installed, steps: &mut Vec<Step>) {
     let primary = desired.node.iter().map(primary_link);
     let links: BTreeSet<Link> = desired.endpoints.values().flat_map(links_of).chain(primary).collect();
+    let placed: BTreeSet<(u32, &str)> = links.iter().map(|link| (link.ifindex, link.program)).collect();
     let named: BTreeSet<(&str, &str)> = links.iter().map(|link| (link.interface.as_str(), link.program)).collect();
     let wanted: BTreeMap<u32, Interface> =
         desired.endpoints.iter().flat_map(|(id, plan)| interfaces_of(*id, plan)).collect();
@@ -149,6 +150,7 @@ fn remove_endpoints(desired: &Desired, installed: &Installed, steps: &mut Vec<St
     };
     // A link of the same name was replaced by Attach; its old pin is gone with that.
     let stale = installed.links.iter().filter(|link| !named.contains(&(link.interface.as_str(), link.program)));
+    let stale = stale.filter(|link| !placed.contains(&(link.ifindex, link.program)));
     steps.extend(stale.filter(|link| !kept(&link.ifindex)).cloned().map(Step::Detach));
     let stale = installed.interfaces.keys().filter(|index| !wanted.contains_key(index) && !kept(index));
     steps.extend(stale.map(|index| Step::RemoveInterface(*index)));

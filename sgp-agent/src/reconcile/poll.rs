@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 use tracing::warn;
 
-use crate::domain::branches::groups_wanted;
+use super::tell;
+use crate::domain::branches::{Notice, Purpose, Severity, groups_wanted};
 use crate::domain::groups::GroupSet;
 use crate::domain::observed::{CloudFacts, ClusterFacts, Wanted};
 use crate::io::ec2::Cloud;
@@ -33,6 +34,12 @@ fn wanted(cluster: &ClusterFacts) -> Wanted {
     let of_pods = cluster.pods.values().filter_map(|pod| groups_wanted(pod, cluster, &GroupSet::default()));
     let subnets = cluster.eni_configs.values().map(|config| config.subnet_id.clone());
     Wanted { groups: named.chain(of_pods.flat_map(|set| set.0)).collect(), subnets: subnets.collect() }
+}
+
+/// For those who do not read logs.
+fn silent(error: &str) -> Notice {
+    let message = format!("EC2 does not answer: {error}; what is enforced stays, changes of rules are not seen");
+    Notice { about: Purpose::Node, severity: Severity::Warning, reason: "Ec2Unreachable", message }
 }
 
 /// Looks every `every`, and at once when told to. Tells each outage once; what was said before it stays.
@@ -63,6 +70,7 @@ pub async fn poll<C: Cloud>(
             Err(error) => {
                 if failures == 0 {
                     warn!(error = format!("{error:#}"), "EC2 does not answer; what is enforced stays");
+                    tell::publish(&kubernetes, silent(&format!("{error:#}")));
                 }
                 failures += 1;
             }

@@ -2,6 +2,7 @@
 
 mod attachment;
 mod clsact;
+mod held;
 pub mod maps;
 mod names;
 mod policies;
@@ -31,6 +32,7 @@ use crate::domain::installed::Installed;
 use crate::domain::leaving::{Excluded, NodePlan};
 use crate::domain::plan::Step;
 pub use attachment::Attachment;
+use held::Held;
 use maps::{Maps, PinDirs, gone};
 pub use programs::Cost;
 use programs::{Programs, Purpose};
@@ -39,6 +41,11 @@ pub use sweep::Swept;
 
 /// What enforces: the kernel, or a model of it in tests.
 pub trait Kernel: Send {
+    /// Puts back what somebody took away from under the running agent.
+    ///
+    /// # Errors
+    /// Where it cannot be put back; what enforces goes on as long as this process.
+    fn restore(&mut self) -> Result<()>;
     /// Reads back what is installed.
     ///
     /// # Errors
@@ -62,6 +69,7 @@ pub struct Bpf {
     maps: Maps,
     programs: Programs,
     slots: Slots,
+    held: Held,
     /// Reply keys that the last sweep found without a flow: the data path writes them before it.
     suspects: BTreeSet<SnatKey>,
 }
@@ -99,10 +107,10 @@ impl Bpf {
         let dirs = PinDirs::new(bpf_dir);
         let first = !dirs.root.exists();
         let opened = programs::ensure(&dirs, purpose, attachment);
-        let opened = opened.and_then(|programs| Ok((Maps::open(&dirs)?, programs)));
+        let opened = opened.and_then(|programs| Ok((Maps::open(&dirs)?, programs, Held::open(&dirs)?)));
         match opened {
-            Ok((maps, programs)) => {
-                Ok(Self { dirs, maps, programs, slots: Slots::default(), suspects: BTreeSet::new() })
+            Ok((maps, programs, held)) => {
+                Ok(Self { dirs, maps, programs, slots: Slots::default(), held, suspects: BTreeSet::new() })
             }
             Err(error) => {
                 if first {
@@ -169,6 +177,10 @@ impl Bpf {
 }
 
 impl Kernel for Bpf {
+    fn restore(&mut self) -> Result<()> {
+        self.held.restore(&self.dirs, &self.maps, &mut self.programs)
+    }
+
     fn installed(&self) -> Result<Installed> {
         read_back(&self.maps, &self.dirs, self.programs.attachment)
     }
@@ -188,9 +200,18 @@ impl Kernel for Bpf {
             Step::PutInterface(index, interface) => {
                 self.slots.put(&mut self.maps.interfaces, map::INTERFACES, *index, *interface)
             }
-            Step::Attach(link) => self.programs.attach(&self.dirs, link),
-            Step::TakeOver(version) => succession::take_over(&mut self.programs, &self.dirs, *version),
-            Step::Detach(link) => self.programs.attachment.detach(&self.dirs, link),
+            Step::Attach(link) => {
+                self.programs.attach(&self.dirs, link)?;
+                self.held.look(&self.dirs)
+            }
+            Step::TakeOver(version) => {
+                succession::take_over(&mut self.programs, &self.dirs, *version)?;
+                self.held.look(&self.dirs)
+            }
+            Step::Detach(link) => {
+                self.programs.attachment.detach(&self.dirs, link)?;
+                self.held.look(&self.dirs)
+            }
             Step::RemoveInterface(index) => self.slots.remove(&mut self.maps.interfaces, map::INTERFACES, index),
             Step::RemoveEndpoint(id) => self.remove_endpoint(*id),
             Step::RemovePolicy(id) => {
@@ -252,8 +273,12 @@ fn read_back(maps: &Maps, dirs: &PinDirs, attachment: Attachment) -> Result<Inst
 pub fn uninstall(bpf_dir: &Path) -> Result<()> {
     clsact::remove_all()?;
     for version in succession::versions(bpf_dir)? {
-        let root = PinDirs::of(bpf_dir, version).root;
-        fs::remove_dir_all(&root).with_context(|| format!("removing {}", root.display()))?;
+        let dirs = PinDirs::of(bpf_dir, version);
+        let root = &dirs.root;
+        if dirs.links().exists() {
+            tcx::links(&dirs)?.iter().try_for_each(|link| tcx::detach(&dirs, link))?;
+        }
+        fs::remove_dir_all(root).with_context(|| format!("removing {}", root.display()))?;
     }
     Ok(())
 }

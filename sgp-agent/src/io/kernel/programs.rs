@@ -140,6 +140,11 @@ impl Programs {
         self.programs.iter_mut().try_for_each(|(name, program)| attachment.replace(dirs, name, program))
     }
 
+    /// Does something with each, by name.
+    pub(super) fn each(&mut self, mut act: impl FnMut(&'static str, &mut SchedClassifier) -> Result<()>) -> Result<()> {
+        self.programs.iter_mut().try_for_each(|(name, program)| act(name, program))
+    }
+
     /// Puts ours in the place of an older layout's.
     pub(super) fn take_over(&mut self, old: &PinDirs, dirs: &PinDirs) -> Result<()> {
         let attachment = self.attachment;

@@ -80,6 +80,17 @@ pub(super) fn unreachable_ec2(stage: &Stage) -> Result<()> {
         Ok(told)
     })?;
     ensure!(told <= 3, "the agent said it {told} times");
+    let events = [
+        "get",
+        "events",
+        "-A",
+        "--field-selector",
+        "reason=Ec2Unreachable",
+        "-o",
+        "jsonpath={.items[*].regarding.name}{.items[*].involvedObject.name}",
+    ];
+    let about = stage.hands.kubectl(&events)?.ok()?;
+    ensure!(about.contains(&node.name), "events about EC2 are on {about:?}");
     Ok(())
 }
 

@@ -20,7 +20,7 @@ const SEEN: Duration = Duration::from_secs(20);
 /// More flows than one pod may hold.
 const FLOOD: &str = "import socket, sys
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-for host in (201, 202):
+for host in (201, 202, 203):
     for port in range(1, 34000):
         s.sendto(b'x', (sys.argv[1] + str(host), port))
 ";

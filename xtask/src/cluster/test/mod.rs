@@ -4,6 +4,7 @@ mod agents;
 mod breakages;
 mod closed;
 mod controller;
+mod declared;
 mod input;
 mod latency;
 mod manifests;
@@ -38,7 +39,7 @@ const EVERYWHERE: [Case; 6] = [
 ];
 
 /// What one cluster is enough for: the first of `SHAPES`.
-const CASES: [Case; 18] = [
+const CASES: [Case; 19] = [
     ("an_ec2_rule_change_is_enforced_within_two_seconds", latency::rule_change),
     ("a_new_policy_and_its_pod_are_enforced_from_the_first_packet", latency::first_packet),
     (
@@ -60,6 +61,7 @@ const CASES: [Case; 18] = [
     ("an_agent_without_permission_for_bpf_says_which", agents::no_permission),
     ("an_unreachable_ec2_is_told_once_and_enforcement_goes_on", agents::unreachable_ec2),
     ("a_download_survives_kill_9_of_the_agent_which_then_changes_nothing", agents::killed_during_download),
+    ("agents_and_controllers_did_all_that_under_exactly_what_deploy_declares", declared::exactly),
 ];
 
 /// The clusters of the cases.
