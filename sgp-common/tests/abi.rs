@@ -2,7 +2,6 @@
 //! file. A difference means either that the change was not meant, or that `ABI_VERSION` has to go up with it:
 //! then `SGP_BLESS=1 cargo test -p sgp-common --test abi` writes the file anew.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
@@ -237,62 +236,6 @@ fn layouts_values_names_and_limits_are_those_of_the_golden_file() {
         panic!("the ABI changed: `{before}` is now `{now}`. Raise ABI_VERSION, then SGP_BLESS=1");
     }
     assert_eq!(found.lines().count(), golden.lines().count(), "the golden file says more than the code");
-}
-
-/// Of a golden file: fields of each struct as (offset, size, name), and all other lines.
-type Layouts<'a> = (BTreeMap<&'a str, Vec<[&'a str; 3]>>, BTreeSet<&'a str>);
-
-fn layouts(golden: &str) -> Layouts<'_> {
-    let (mut structs, mut others, mut current) = (BTreeMap::<_, Vec<_>>::new(), BTreeSet::new(), "");
-    for line in golden.lines() {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        match words[..] {
-            ["struct", name, ..] => current = name,
-            [offset, size, field] if line.starts_with("  ") => {
-                structs.entry(current).or_default().push([offset, size, field]);
-            }
-            _ => drop(others.insert(line)),
-        }
-    }
-    (structs, others)
-}
-
-/// What a newer layout takes over as it is (`pins::CARRIED`), with the limits of those maps.
-#[test]
-fn what_both_layouts_share_has_only_grown_into_bytes_that_were_reserved() {
-    let previous = include_str!("abi.previous.golden");
-    let (now, (before, constants)) = (described(), layouts(previous));
-    let (after, _) = layouts(&now);
-    assert_eq!(previous.lines().next(), Some(format!("ABI_VERSION {}", ABI_VERSION - 1).as_str()));
-    for name in [
-        "FlowKey",
-        "Flow",
-        "FragmentKey",
-        "Fragment",
-        "Admission",
-        "SnatKey",
-        "SnatEntry",
-        "RuleKey",
-        "RuleName",
-        "CounterKey",
-        "Counter",
-        "Event",
-        "Sampler",
-    ] {
-        let size =
-            |golden: &str| golden.lines().find(|line| line.starts_with(&format!("struct {name} "))).map(str::to_owned);
-        assert_eq!(size(previous), size(&now), "{name} has another size or alignment than before");
-        let meant = before[name].iter().filter(|[.., field]| !["reserved", "padding"].contains(field));
-        meant.for_each(|field| assert!(after[name].contains(field), "{name}: {field:?} has moved or changed"));
-    }
-    let shared =
-        ["FLOWS_MAX", "FRAGMENTS_MAX", "SNAT_MAX", "RULE_NAMES_MAX", "COUNTERS_MAX", "EVENTS_BYTES", "ENDPOINTS_MAX"];
-    for line in constants.iter().filter(|line| shared.iter().any(|name| line.contains(&format!("limits::{name} ")))) {
-        assert!(
-            now.lines().any(|kept| kept == *line),
-            "{line} has changed, and with it the shape of a map that is shared"
-        );
-    }
 }
 
 #[test]

@@ -1,9 +1,12 @@
 //! Translated flows outlive an upgrade from an older layout.
 
+#[path = "../previous/mod.rs"]
+mod previous;
+
 use sgp_agent::io::kernel::{Attachment, trial};
 
 use super::*;
-use crate::previous::Previous;
+use previous::Previous;
 
 /// A flow of before, one that the older layout's programs let out, and the replies to both by the programs of either.
 #[test]

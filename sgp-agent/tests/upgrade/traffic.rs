@@ -1,6 +1,5 @@
 //! Numbered packets by raw sockets, from a client in the VPC to a pod and back, and which of them came.
 
-use std::io::ErrorKind;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -207,7 +206,7 @@ impl Talk {
                 Ok(length) => self.note(&socket, &bytes[..length], &mut arrived),
                 Err(nix::errno::Errno::EAGAIN) if self.silent.load(Ordering::SeqCst) => return arrived,
                 Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EINTR) => {}
-                Err(error) => panic!("listening: {}", std::io::Error::new(ErrorKind::Other, error)),
+                Err(error) => panic!("listening: {error}"),
             }
         }
     }

@@ -31,7 +31,7 @@ pub(super) fn exactly(stage: &Stage) -> Result<()> {
             ensure!(held.map(str::trim) == Some(CAPABILITIES), "{set} of the agent of {} is {held:?}", node.name);
         }
         let mounts = file("mounts")?;
-        let root = mounts.lines().filter(|line| line.split(' ').nth(1) == Some("/")).last().unwrap_or_default();
+        let root = mounts.lines().rfind(|line| line.split(' ').nth(1) == Some("/")).unwrap_or_default();
         ensure!(root.split(' ').nth(3).unwrap_or_default().starts_with("ro"), "the agent may write {root:?}");
     }
     let log = stage.place.dir().join(AUDIT_LOG);
