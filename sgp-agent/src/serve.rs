@@ -247,7 +247,7 @@ fn enforced(status: &Status, interface_id: &str, (host, branch): (u32, u32)) -> 
         return Err(format!("branch {interface_id} is not enforced: its new interfaces are not seen yet"));
     }
     let installed = &status.installed;
-    let missing = links_of(plan).into_iter().find(|link| !installed.links.contains(link));
+    let missing = links_of(plan).into_iter().find(|link| !installed.has(link));
     if let Some(link) = missing {
         return Err(format!("branch {interface_id}: {} is not attached to {}", link.program, link.interface));
     }

@@ -81,7 +81,11 @@ fn pinned_links() -> usize {
 
 /// Takes a program off the host veth behind the agent's back.
 fn lose_to_pod(node: &Node) {
-    if std::fs::remove_file(PinDirs::new(&node.dir).links().join("host1-to_pod")).is_err() {
+    let pin = PinDirs::new(&node.dir).links().join("host1-to_pod");
+    // The agent holds the link open, so that losing the pin would not be enough.
+    let detached = Command::new("bpftool").args(["link", "detach", "pinned"]).arg(&pin).output();
+    assert!(detached.is_ok(), "bpftool runs");
+    if std::fs::remove_file(&pin).is_err() {
         let deleted = Command::new("tc").args(["filter", "delete", "dev", "host1", "egress"]).status();
         assert!(deleted.expect("tc runs").success(), "a filter to lose");
         return;
@@ -133,6 +137,55 @@ fn a_pod_that_is_gone_leaves_nothing_behind() {
     assert_eq!(left, sgp_agent::domain::installed::Installed::default());
     node.kernel.sweep().expect("a sweep");
     assert_eq!((node.maps.flows.keys().count(), node.maps.rule_names.keys().count()), (0, 0));
+}
+
+/// How many programs stand at the hooks of an interface, by the kernel's own word.
+fn standing(interface: &str) -> usize {
+    let tcx = |hook| SchedClassifier::query_tcx(interface, hook).expect("tcx answers").1.len();
+    let filters = |way: &str| {
+        let shown = Command::new("tc").args(["filter", "show", "dev", interface, way]).output().expect("tc runs");
+        String::from_utf8_lossy(&shown.stdout).matches("handle").count()
+    };
+    match Attachment::offered().expect("root may ask the kernel") {
+        Attachment::Tcx => tcx(TcAttachType::Ingress) + tcx(TcAttachType::Egress),
+        Attachment::Clsact => filters("ingress") + filters("egress"),
+    }
+}
+
+/// As when bpffs is unmounted and mounted anew: the last pin of each link, program and map goes.
+#[test]
+fn pins_that_vanish_under_a_running_agent_are_put_back_and_nothing_stops_enforcing_meanwhile() {
+    let Some(mut node) = node() else { return };
+    assert!(tcp(&mut node, 40000, SYN).passed);
+    let (before, installed) = (ids(&node), node.kernel.installed().expect("what is installed"));
+    std::fs::remove_dir_all(PinDirs::new(&node.dir).root).expect("pins can be removed");
+    // The kernel takes its time with what nobody holds.
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!((standing("host1"), standing("vlan.eth.1")), (2, 2), "programs stay attached");
+    node.kernel.restore().expect("pins can be put back");
+    assert_eq!((ids(&node), node.kernel.installed().expect("what is installed")), (before, installed));
+    node.reopen();
+    assert_eq!(node.plan(&observed(&node, &RULES)), []);
+    let known = tcp(&mut node, 40000, ACK);
+    assert!(known.passed && known.events.is_empty(), "by the flow of before: {known:?}");
+}
+
+#[test]
+fn an_interface_that_is_renamed_keeps_its_programs_and_gets_them_anew_under_its_new_name() {
+    let Some(mut node) = node() else { return };
+    let renamed = Command::new("ip").args(["link", "set", "host1", "name", "other1"]).status();
+    assert!(renamed.expect("ip runs").success());
+    let mut observed = observed(&node, &RULES);
+    for link in observed.links.iter_mut().flatten().filter(|link| link.name == "host1") {
+        link.name = "other1".into();
+    }
+    assert_eq!(node.plan(&observed), [], "what is on an interface is there whatever it is called");
+    assert_eq!(standing("other1"), 2);
+    uninstall(&node.dir).expect("pins can be removed");
+    node.reopen();
+    node.apply(&observed);
+    assert_eq!(standing("other1"), 2);
+    assert!(tcp(&mut node, 40001, SYN).passed);
 }
 
 #[test]

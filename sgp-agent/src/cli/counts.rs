@@ -1,5 +1,8 @@
 //! `drops`: what was dropped, by pod, direction and reason, since the pod came; and with `-f` packet by packet.
 
+use std::collections::BTreeSet;
+use std::num::NonZeroU32;
+
 use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
@@ -10,6 +13,7 @@ use super::live;
 use super::variables::NodeFiles;
 use super::view::View;
 use crate::domain::groups::EndpointId;
+use crate::domain::reasons;
 use crate::io::kernel::maps::Maps;
 use crate::io::telemetry::direction;
 
@@ -19,11 +23,15 @@ use crate::io::telemetry::direction;
   sgp-agent drops                              counters, exact
   sgp-agent drops --pod shop/cart-0 --reason NoMatchingRule
   sgp-agent drops -f --pod shop/cart-0         packet by packet: samples, at most 64 a second and CPU
+  sgp-agent drops -f -n 1 --pod shop/cart-0    only the next one
   sgp-agent drops -f --json                    the same as flow log records")]
 pub(super) struct Drops {
     /// Go on with each packet that is dropped, with its peer
     #[arg(short, long)]
     pub(super) follow: bool,
+    /// With -f: end after so many packets
+    #[arg(short, long, value_name = "PACKETS", requires = "follow")]
+    pub(super) number: Option<NonZeroU32>,
     /// Only this pod, as NAMESPACE/NAME
     #[arg(long, value_name = "NAMESPACE/NAME")]
     pub(super) pod: Option<String>,
@@ -64,7 +72,21 @@ pub(super) fn print(drops: &Drops) -> Result<()> {
     drops.view.rows(&["POD", "DIRECTION", "REASON", "PACKETS", "BYTES"], &rows, |row| {
         let (direction, reason) = (row.direction.to_owned(), row.reason.to_owned());
         vec![row.pod.clone(), direction, reason, row.packets.to_string(), row.bytes.to_string()]
-    })
+    })?;
+    if !drops.view.is_json() {
+        explain(&rows);
+    }
+    Ok(())
+}
+
+/// What the reasons mean, each once.
+fn explain(rows: &[Row]) {
+    let told: BTreeSet<&str> = rows.iter().map(|row| row.reason).collect();
+    for reason in DropReason::ALL.into_iter().filter(|reason| told.contains(reason.name())) {
+        if let Some((meaning, cure)) = reasons::explained(reason) {
+            println!("\n{}: {meaning}\n  {cure}", reason.name());
+        }
+    }
 }
 
 fn rows(maps: &Maps, only: Option<EndpointId>) -> Vec<Row> {

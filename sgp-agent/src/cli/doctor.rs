@@ -52,6 +52,7 @@ pub(super) fn print(doctor: &Doctor) -> Result<ExitCode> {
         finding("kernel, permission and bpffs", preflight::check(&view.place.bpf_dir)),
         finding("the node is set as its pods need it", node(files)),
         finding("the agent runs and keeps up", agent(&files.runtime_dir)),
+        finding("EC2 and the API server answer", sources(&files.runtime_dir)),
         finding("nothing is refused", refused(&files.runtime_dir)),
         finding("aws-node leaves translation to us", iptables()),
     ];
@@ -84,6 +85,20 @@ fn agent(runtime_dir: &Path) -> Result<()> {
     };
     ensure!(running, "the agent (pid {}) is down: what is enforced stays, new pods wait; start it", agent.pid);
     ensure!(lag <= LATE_S, "it last left the kernel as desired {lag} s ago: its log says what fails since");
+    Ok(())
+}
+
+/// Each is asked every 30 s at least.
+fn sources(runtime_dir: &Path) -> Result<()> {
+    let Some((agent, true, lag)) = agent_of(runtime_dir)? else { return Ok(()) };
+    for (who, age) in [("EC2", agent.ec2_age_s), ("the API server", agent.kubernetes_age_s)] {
+        let age = age.map(|age| age + lag);
+        let since = age.map_or("has not answered yet".to_owned(), |age| format!("has not answered for {age} s"));
+        ensure!(
+            age.is_some_and(|age| age <= LATE_S),
+            "{who} {since}: what is enforced stays, and changes of rules or pods are not seen; the agent's log says why"
+        );
+    }
     Ok(())
 }
 

@@ -55,10 +55,6 @@ fn summary(maps: &Maps, entries: &[(SnatKey, SnatEntry)]) -> Snat {
     for (key, _) in entries {
         *taken.entry(remote(key)).or_default() += 1;
     }
-    let prefix = |(length, addr): (u32, Addr)| {
-        let addr = address(&addr);
-        format!("{addr}/{}", if addr.is_ipv4() { length.saturating_sub(96) } else { length })
-    };
     Snat {
         node_address: node.map(|node| address(&node.addr).to_string()),
         judged_by: node.map(|node| judges(node.policy)),
@@ -69,6 +65,12 @@ fn summary(maps: &Maps, entries: &[(SnatKey, SnatEntry)]) -> Snat {
         excluded: maps.excluded.keys().flatten().map(|key| prefix((key.prefix_len(), key.data()))).collect(),
         flows: Vec::new(),
     }
+}
+
+/// A network as people write it.
+pub(super) fn prefix((length, addr): (u32, Addr)) -> String {
+    let addr = address(&addr);
+    format!("{addr}/{}", if addr.is_ipv4() { length.saturating_sub(96) } else { length })
 }
 
 /// Whose groups judge what leaves translated.

@@ -2,7 +2,6 @@
 
 use std::fmt::Write;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use clap::Args;
@@ -13,7 +12,7 @@ use super::view::View;
 use crate::io::kernel::installed;
 use crate::io::kernel::maps::Maps;
 use crate::telemetry::pinned::fill;
-use crate::telemetry::state::AgentState;
+use crate::telemetry::state::{AgentState, since_start};
 
 /// Where to look.
 #[derive(Args)]
@@ -39,6 +38,8 @@ struct Status {
     bpf_dir: String,
     object_digest: String,
     attached: usize,
+    /// Layout of an older data path that still judges.
+    predecessor: Option<u32>,
     detached: Vec<String>,
     limits: Vec<Use>,
     /// Whether an agent runs.
@@ -57,7 +58,7 @@ pub(super) fn print(asked: &Asked) -> Result<()> {
 
 /// The agent's own word, whether it runs, and seconds since it last left the kernel as desired.
 pub(super) fn agent_of(runtime_dir: &Path) -> Result<Option<(AgentState, bool, u64)>> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let now = since_start();
     let agent = AgentState::read(runtime_dir)?;
     Ok(agent.map(|agent| {
         let (running, lag) = (agent.is_alive(), now.saturating_sub(agent.synced_at));
@@ -74,6 +75,7 @@ fn status(view: &View, maps: &Maps, runtime_dir: &Path) -> Result<Status> {
         bpf_dir: view.dirs().root.display().to_string(),
         object_digest: format!("{:016x}", maps.object.get(&0, 0).unwrap_or_default()),
         attached: alive.len(),
+        predecessor: state.predecessor,
         detached: dead.iter().map(|link| format!("{} on {}", link.program, link.interface)).collect(),
         limits: limits.map(|(what, used, limit)| Use { what: what.to_lowercase(), used, limit }).collect(),
         running: agent.as_ref().is_some_and(|(_, running, _)| *running),
@@ -85,6 +87,10 @@ fn status(view: &View, maps: &Maps, runtime_dir: &Path) -> Result<Status> {
 fn text(status: &Status) -> String {
     let mut text = format!("pins        {}\nobject      {}\n", status.bpf_dir, status.object_digest);
     let _ = writeln!(text, "attached    {} programs", status.attached);
+    if let Some(version) = status.predecessor {
+        let _ =
+            writeln!(text, "upgrade     programs of layout {version} still judge, until an agent's first whole round");
+    }
     for dead in &status.detached {
         let _ = writeln!(text, "            {dead}: the interface is gone");
     }
@@ -105,7 +111,10 @@ fn agent(status: &Status) -> String {
     };
     let life = if status.running { "running" } else { "NOT running; what is enforced stays, new pods wait" };
     let ec2 = agent.ec2_age_s.map_or("never".to_owned(), |age| format!("{} s ago", age + lag));
-    let kubernetes = if agent.kubernetes { "synced" } else { "no answer yet" };
+    let kubernetes = match agent.kubernetes_age_s.filter(|_| agent.kubernetes) {
+        Some(age) => format!("answered {} s ago", age + lag),
+        None => "has not told all yet".to_owned(),
+    };
     format!(
         "{life} (pid {}, version {}, {} mode)\nsync        {lag} s ago, took {} ms; EC2 asked {ec2}; API server {kubernetes}",
         agent.pid, agent.version, agent.mode, agent.round_ms

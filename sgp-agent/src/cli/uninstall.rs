@@ -1,8 +1,9 @@
 //! `uninstall`: the node as it was.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 
+use super::status::agent_of;
 use super::variables::NodeFiles;
 use super::view::Place;
 
@@ -17,6 +18,9 @@ pub(super) struct Uninstall {
 }
 
 pub(super) fn run(uninstall: &Uninstall) -> Result<()> {
+    if let Some((agent, true, _)) = agent_of(&uninstall.files.runtime_dir)? {
+        bail!("an agent (pid {}) runs on this node and would put everything back: stop it first", agent.pid);
+    }
     crate::io::kernel::uninstall(&uninstall.place.bpf_dir)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("starting the async runtime")?;

@@ -32,6 +32,15 @@ pub struct Installed {
     pub excluded: BTreeSet<Excluded>,
     /// Live links.
     pub links: BTreeSet<Link>,
+    /// Layout of an older data path whose programs still judge; its links are among `links`.
+    pub predecessor: Option<u32>,
+}
+
+impl Installed {
+    /// Whether a program is on an interface, whatever the interface was called when it was attached.
+    pub fn has(&self, wanted: &Link) -> bool {
+        self.links.iter().any(|link| link.ifindex == wanted.ifindex && link.program == wanted.program)
+    }
 }
 
 /// A program attached to an interface.

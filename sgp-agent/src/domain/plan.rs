@@ -30,6 +30,8 @@ pub enum Step {
     PutInterface(u32, Interface),
     /// Attach a program and pin the link.
     Attach(Link),
+    /// Put this layout's programs in the place of an older layout's, behind its links, and forget the rest of it.
+    TakeOver(u32),
     /// Remove a link's pin, and with it the link.
     Detach(Link),
     /// Forget an interface.
@@ -50,7 +52,8 @@ pub enum Step {
 /// 3. the node's own way out, before endpoints that take it: until then what they send out of the VPC drops;
 /// 4. programs, then endpoints, then interfaces: a program on an interface of no endpoint drops
 ///    (`UnknownEndpoint`), an endpoint without policy drops (`NoPolicy`);
-/// 5. removals, in reverse. A program is only taken off an interface that is gone, or that belongs to no pod
+/// 5. where programs of an older layout still judge, ours in their place: not before all that ours ask is there;
+/// 6. removals, in reverse. A program is only taken off an interface that is gone, or that belongs to no pod
 ///    any more.
 pub fn plan(desired: &Desired, installed: &Installed) -> Vec<Step> {
     let mut steps = Vec::new();
@@ -65,6 +68,7 @@ pub fn plan(desired: &Desired, installed: &Installed) -> Vec<Step> {
     put_node(desired, installed, &mut steps);
     put_endpoints(desired, installed, &mut steps);
     if !desired.keep.everything {
+        steps.extend(installed.predecessor.map(Step::TakeOver));
         remove_endpoints(desired, installed, &mut steps);
         remove_policies(desired, installed, &mut steps);
     }
@@ -99,7 +103,7 @@ fn put_revisions(desired: &Desired, installed: &Installed, steps: &mut Vec<Step>
 
 fn put_node(desired: &Desired, installed: &Installed, steps: &mut Vec<Step>) {
     let Some(plan) = &desired.node else { return };
-    steps.extend(Some(primary_link(plan)).filter(|link| !installed.links.contains(link)).map(Step::Attach));
+    steps.extend(Some(primary_link(plan)).filter(|link| !installed.has(link)).map(Step::Attach));
     let same = installed.node == Some(plan.node)
         && installed.excluded == plan.excluded
         && installed.endpoints.get(&plan.id) == Some(&plan.endpoint);
@@ -114,7 +118,7 @@ fn primary_link(plan: &NodePlan) -> Link {
 
 fn put_endpoints(desired: &Desired, installed: &Installed, steps: &mut Vec<Step>) {
     for (id, plan) in &desired.endpoints {
-        let missing = links_of(plan).into_iter().filter(|link| !installed.links.contains(link));
+        let missing = links_of(plan).into_iter().filter(|link| !installed.has(link));
         steps.extend(missing.map(Step::Attach));
         let same = installed.endpoints.get(id) == Some(&plan.endpoint) && installed.names.get(id) == Some(&plan.name);
         if !same || !local_is_right(*id, plan, installed) {
@@ -134,6 +138,7 @@ fn local_is_right(id: EndpointId, plan: &EndpointPlan, installed: &Installed) ->
 fn remove_endpoints(desired: &Desired, installed: &Installed, steps: &mut Vec<Step>) {
     let primary = desired.node.iter().map(primary_link);
     let links: BTreeSet<Link> = desired.endpoints.values().flat_map(links_of).chain(primary).collect();
+    let placed: BTreeSet<(u32, &str)> = links.iter().map(|link| (link.ifindex, link.program)).collect();
     let named: BTreeSet<(&str, &str)> = links.iter().map(|link| (link.interface.as_str(), link.program)).collect();
     let wanted: BTreeMap<u32, Interface> =
         desired.endpoints.iter().flat_map(|(id, plan)| interfaces_of(*id, plan)).collect();
@@ -145,6 +150,7 @@ fn remove_endpoints(desired: &Desired, installed: &Installed, steps: &mut Vec<St
     };
     // A link of the same name was replaced by Attach; its old pin is gone with that.
     let stale = installed.links.iter().filter(|link| !named.contains(&(link.interface.as_str(), link.program)));
+    let stale = stale.filter(|link| !placed.contains(&(link.ifindex, link.program)));
     steps.extend(stale.filter(|link| !kept(&link.ifindex)).cloned().map(Step::Detach));
     let stale = installed.interfaces.keys().filter(|index| !wanted.contains_key(index) && !kept(index));
     steps.extend(stale.map(|index| Step::RemoveInterface(*index)));

@@ -67,6 +67,8 @@ pub struct Synced {
     pub took: Duration,
     /// When EC2 was asked what the round knew of it.
     pub described: Option<Instant>,
+    /// When the API server answered last.
+    pub answered: Option<Instant>,
 }
 
 /// The loop and what it works with.
@@ -170,8 +172,10 @@ impl<C: Cloud, K: Kernel + 'static> Reconciler<C, K> {
         memory.told.tell(&self.kubernetes, &round, &observed);
         memory.look_in = round.look_in.unwrap_or(RESYNC).clamp(SOON, RESYNC);
         let described = self.facts.borrow().as_ref().map(|described| described.asked);
-        let synced = Some(Synced { at: Instant::now(), took: begun.elapsed(), described });
+        let answered = self.kubernetes.answered();
+        let synced = Some(Synced { at: Instant::now(), took: begun.elapsed(), described, answered });
         self.metrics.round(Some(begun.elapsed()), refused.len());
+        self.metrics.heard_of_kubernetes(answered);
         self.status.send_replace(Status { observed, installed, desired, refused, synced });
         Ok(())
     }
@@ -243,6 +247,7 @@ impl<C: Cloud, K: Kernel + 'static> Reconciler<C, K> {
 
 /// Takes every step; the first that fails ends the round, since later ones may rest on it.
 fn apply<K: Kernel>(kernel: &mut K, desired: &Desired, sweep: bool) -> Result<Installed> {
+    kernel.restore()?;
     let installed = kernel.installed().context("reading what is installed")?;
     let steps = plan(desired, &installed);
     let done = steps.iter().try_for_each(|step| kernel.apply(step));

@@ -7,7 +7,7 @@ use tokio::sync::{Notify, watch};
 use tracing::warn;
 
 use super::provision::MISSING_PERMISSION;
-use super::tell::publish;
+use super::tell;
 use crate::domain::branches::{Notice, Purpose, Severity, groups_wanted};
 use crate::domain::groups::GroupSet;
 use crate::domain::observed::{CloudFacts, ClusterFacts, Wanted};
@@ -45,6 +45,12 @@ pub fn denied(error: &anyhow::Error) -> Option<Notice> {
     Some(Notice { about, severity, reason, message })
 }
 
+/// For those who do not read logs.
+fn silent(error: &str) -> Notice {
+    let message = format!("EC2 does not answer: {error}; what is enforced stays, changes of rules are not seen");
+    Notice { about: Purpose::Node, severity: Severity::Warning, reason: "Ec2Unreachable", message }
+}
+
 /// Looks every `every`, and at once when told to. Tells each outage once, and its cause when that changes; what was said
 /// before it stays.
 pub async fn poll<C: Cloud>(
@@ -75,7 +81,7 @@ pub async fn poll<C: Cloud>(
                 let text = format!("{error:#}");
                 if text != told {
                     warn!(error = text, "EC2 does not answer; what is enforced stays");
-                    denied(&error).into_iter().for_each(|notice| publish(&kubernetes, notice));
+                    tell::publish(&kubernetes, denied(&error).unwrap_or_else(|| silent(&text)));
                 }
                 (failures, told) = (failures + 1, text);
             }

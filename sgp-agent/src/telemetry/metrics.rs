@@ -2,7 +2,7 @@
 //! (facts 1.9); OpenMetrics adds `_total` to its counters.
 
 use std::sync::atomic::AtomicU64;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text;
@@ -28,6 +28,7 @@ pub struct Metrics {
     round_seconds: Histogram,
     synced: Gauge<f64, AtomicU64>,
     described: Gauge<f64, AtomicU64>,
+    answered: Gauge<f64, AtomicU64>,
     refused: Gauge,
     calls: Family<Labels, Counter>,
     call_errors: Family<Labels, Counter>,
@@ -55,6 +56,7 @@ impl Default for Metrics {
             round_seconds: Histogram::new(exponential_buckets(0.001, 2.0, 14)),
             synced: Gauge::default(),
             described: Gauge::default(),
+            answered: Gauge::default(),
             refused: Gauge::default(),
             calls: Family::default(),
             call_errors: Family::default(),
@@ -83,6 +85,8 @@ impl Metrics {
         registry.register("sgp_last_sync_timestamp_seconds", help, self.synced.clone());
         let help = "Unix time at which EC2 was asked what it last answered";
         registry.register("sgp_ec2_last_answer_timestamp_seconds", help, self.described.clone());
+        let help = "Unix time of the API server's last answer";
+        registry.register("sgp_kubernetes_last_answer_timestamp_seconds", help, self.answered.clone());
         registry.register("sgp_refused", "Objects that cannot be had as asked for now", self.refused.clone());
     }
 
@@ -115,6 +119,13 @@ impl Metrics {
             self.round_seconds.observe(took.as_secs_f64());
             self.synced.set(unix_time().as_secs_f64());
             self.refused.set(refused.try_into().unwrap_or(i64::MAX));
+        }
+    }
+
+    /// When the API server answered last, if it ever did.
+    pub fn heard_of_kubernetes(&self, answered: Option<Instant>) {
+        if let Some(at) = answered {
+            self.answered.set(unix_time().saturating_sub(at.elapsed()).as_secs_f64());
         }
     }
 

@@ -9,8 +9,13 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tracing::warn;
 
-use super::metrics::unix_time;
 use crate::reconcile::Status;
+
+/// Seconds since the node started, suspended ones included.
+pub fn since_start() -> u64 {
+    let clock = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME);
+    clock.map_or(0, |time| time.tv_sec().unsigned_abs())
+}
 
 /// File name below the agent's `--runtime-dir`.
 pub const FILE: &str = "status.json";
@@ -27,7 +32,7 @@ pub struct AgentState {
     pub node: String,
     /// `strict` or `standard`, for new pods.
     pub mode: String,
-    /// Unix time, seconds, of the last round that left the kernel as desired.
+    /// Seconds since the node started, of the last round that left the kernel as desired: clocks of the day jump.
     pub synced_at: u64,
     /// Milliseconds that round took.
     pub round_ms: u64,
@@ -35,6 +40,8 @@ pub struct AgentState {
     pub ec2_age_s: Option<u64>,
     /// Whether the API server's first complete answer was there.
     pub kubernetes: bool,
+    /// Age in seconds of its last answer in that round; `None` before the first.
+    pub kubernetes_age_s: Option<u64>,
     /// What cannot be had, and why, by object.
     pub refused: BTreeMap<String, String>,
     /// Groups of each known group set, by its id in hex.
@@ -74,10 +81,11 @@ impl AgentState {
         let sets = status.observed.cloud.iter().flat_map(|cloud| cloud.interfaces.values()).map(|eni| &eni.groups);
         let named = sets.map(|set| (format!("{:016x}", set.id().0), set.0.iter().cloned().collect()));
         Self {
-            synced_at: unix_time().as_secs(),
+            synced_at: since_start(),
             round_ms: synced.map_or(0, |synced| synced.took.as_millis().try_into().unwrap_or(u64::MAX)),
             ec2_age_s: synced.and_then(|synced| synced.described).map(|at| at.elapsed().as_secs()),
             kubernetes: status.observed.cluster.is_some(),
+            kubernetes_age_s: synced.and_then(|synced| synced.answered).map(|at| at.elapsed().as_secs()),
             refused: status.refused.clone(),
             group_sets: named.collect(),
             ..self.clone()

@@ -207,6 +207,7 @@ impl Node {
                 kernel.links.retain(|old| (&old.interface, old.program) != (&link.interface, link.program));
                 kernel.links.insert(link.clone());
             }
+            Step::TakeOver(_) => kernel.predecessor = None,
             Step::Detach(link) => drop(kernel.links.remove(link)),
             Step::RemoveInterface(index) => drop(kernel.interfaces.remove(index)),
             Step::RemoveEndpoint(id) => {

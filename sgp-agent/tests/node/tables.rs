@@ -1,9 +1,9 @@
 //! What a test does to the tables of the data path behind its back.
 
 use aya::maps::{HashMap, Map, MapData};
-use sgp_agent::io::kernel::maps::PinDirs;
+use sgp_agent::io::kernel::maps::{Maps, PinDirs};
 use sgp_common::flow::{Flow, FlowKey, FlowState};
-use sgp_common::pins::map;
+use sgp_common::pins::{map, program};
 use sgp_common::snat::{SnatEntry, SnatKey};
 
 use super::Node;
@@ -37,6 +37,12 @@ impl Node {
                 None => flows.remove(&key).expect("FLOWS"),
             }
         }
+    }
+
+    /// Looks at what is pinned now, after another layout was taken over.
+    pub(crate) fn look_again(&mut self) {
+        self.maps = Maps::open(&PinDirs::new(&self.dir)).expect("pinned maps");
+        self.programs = program::ALL.into_iter().map(|name| (name, self.program(name))).collect();
     }
 
     fn map<K: aya::Pod, V: aya::Pod>(&self, name: &str) -> HashMap<MapData, K, V> {

@@ -75,6 +75,16 @@ impl Wire {
         (wire, pod)
     }
 
+    /// Does something in the pod's namespace.
+    pub(crate) fn in_pod<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.pod.inside(work)
+    }
+
+    /// Does something where the clients in the VPC are.
+    pub(crate) fn in_router<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.router.inside(work)
+    }
+
     /// A VLAN at both ends of the trunk.
     fn add_vlan(&self, here: &str, id: u16) {
         ip(&format!("{here} type vlan id {id}"));

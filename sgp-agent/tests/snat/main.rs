@@ -4,6 +4,7 @@
 mod frames;
 #[path = "../node/mod.rs"]
 mod node;
+mod upgrade;
 mod wire;
 
 use std::net::IpAddr;
@@ -15,11 +16,10 @@ use sgp_agent::domain::enforcement::{Enforcement, SnatJudges};
 use sgp_agent::domain::observed::{Attachment, NetworkInterface, Observed};
 use sgp_agent::domain::settings::{Settings, Snat, SnatPorts};
 use sgp_agent::io::kernel::Kernel;
-use sgp_common::DropReason;
 use sgp_common::flow::{ACK, RST, SYN};
 use sgp_common::limits::{SNAT_PORT_FIRST, SNAT_PORT_LAST};
 use sgp_common::pins::program;
-use sgp_common::verdict::MARK_JUDGED;
+use sgp_common::{DropReason, verdict::MARK_JUDGED};
 use wire::{Seen, summed};
 
 const NODE: &str = "10.200.0.5";

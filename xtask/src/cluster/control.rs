@@ -11,6 +11,17 @@ use crate::place::{Family, Place};
 use crate::process::{daemon, finish, within};
 use crate::tools::Tools;
 
+/// What our own accounts ask for; who else asks is not written down.
+const AUDIT: &str = "apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- {level: Metadata, users: ['system:serviceaccount:kube-system:sgp-agent', 'system:serviceaccount:kube-system:sgp-controller']}
+- {level: None}
+";
+/// Below the cluster's directory.
+pub(crate) const AUDIT_LOG: &str = "audit.log";
+
 /// How long the API server may take on two busy cores.
 const READY: Duration = Duration::from_secs(120);
 
@@ -18,6 +29,7 @@ const READY: Duration = Duration::from_secs(120);
 pub(crate) fn start(place: &Place, tools: &Tools) -> Result<()> {
     credentials(place)?;
     fs::write(place.dir().join("kubeconfig"), kubeconfig(place)?).context("writing the kubeconfig")?;
+    fs::write(place.dir().join("audit.yaml"), AUDIT).context("writing the audit policy")?;
     let program = |name: &str| within(&place.netns("cp"), tools.kube_bin.join(name));
     daemon(place, "etcd", program("etcd").args(etcd(place)))?;
     daemon(place, "kube-apiserver", program("kube-apiserver").args(apiserver(place)))?;
@@ -56,14 +68,19 @@ fn credentials(place: &Place) -> Result<()> {
 
 fn kubeconfig(place: &Place) -> Result<String> {
     let token = fs::read_to_string(place.dir().join("token")).context("reading the token")?;
-    Ok(format!(
+    Ok(kubeconfig_of(place, "admin", &token))
+}
+
+/// How a user with a token reaches the API server.
+pub(crate) fn kubeconfig_of(place: &Place, user: &str, token: &str) -> String {
+    format!(
         "apiVersion: v1\nkind: Config\ncurrent-context: sgp-dev\n\
          clusters: [{{name: sgp-dev, cluster: {{server: \"https://{}:6443\", certificate-authority: {}}}}}]\n\
-         users: [{{name: admin, user: {{token: {token}}}}}]\n\
-         contexts: [{{name: sgp-dev, context: {{cluster: sgp-dev, user: admin}}}}]\n",
+         users: [{{name: {user}, user: {{token: {token}}}}}]\n\
+         contexts: [{{name: sgp-dev, context: {{cluster: sgp-dev, user: {user}}}}}]\n",
         place.control_plane(),
         path(place, "ca.crt")
-    ))
+    )
 }
 
 fn etcd(place: &Place) -> Vec<String> {
@@ -102,6 +119,8 @@ fn apiserver(place: &Place) -> Vec<String> {
         format!("--service-account-key-file={}", path(place, "sa.key")),
         format!("--service-account-signing-key-file={}", path(place, "sa.key")),
         "--allow-privileged=true".to_owned(),
+        format!("--audit-policy-file={}", path(place, "audit.yaml")),
+        format!("--audit-log-path={}", path(place, AUDIT_LOG)),
     ]
 }
 

@@ -1,6 +1,7 @@
 //! `sgp-dev`: the local cluster, the demo and the cluster tests. `cargo xtask` builds and starts it.
 
 mod control;
+mod declared;
 mod demo;
 mod net;
 mod place;

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::declared::Who;
 use crate::demo::hands::until;
 use crate::place::{Cloud, Family, Instance, Place, Shape};
 use crate::process::{daemon, end_all, finish, within};
 use crate::tools::Tools;
-use crate::{control, net};
+use crate::{control, declared, net};
 
 const EC2: &str = include_str!("cloud/ec2.py");
 const SHAPES: &str = include_str!("cloud/shapes.py");
@@ -19,6 +20,7 @@ const VPC: &str = include_str!("cloud/vpc.py");
 const ROUTE: &str = include_str!("cloud/route.sh");
 const CRD: &str = include_str!("../../../deploy/crds/securitygrouppolicies.vpcresources.k8s.aws.yaml");
 const CNINODE_CRD: &str = include_str!("../../../deploy/crds/cninodes.vpcresources.k8s.aws.yaml");
+const ENICONFIG_CRD: &str = include_str!("../../../deploy/crds/eniconfigs.crd.k8s.amazonaws.com.yaml");
 const DNS: &str = include_str!("dns.yaml");
 
 /// Makes a cluster; what a failure leaves behind is taken away again, and so is one of the same name whose owner is gone.
@@ -142,6 +144,10 @@ pub(crate) fn apply_options(tools: &Tools) -> Vec<String> {
 fn start_nodes(place: &Place, tools: &Tools) -> Result<()> {
     apply(place, tools, CRD)?;
     apply(place, tools, CNINODE_CRD)?;
+    apply(place, tools, ENICONFIG_CRD)?;
+    apply(place, tools, declared::AGENT_RBAC)?;
+    apply(place, tools, &declared::controller_rbac())?;
+    [Who::Agent, Who::Controller].into_iter().try_for_each(|who| declared::provide(who, place, tools))?;
     let cloud = place.cloud.as_ref().context("EC2 has made nothing")?;
     let node = |(name, instance): (&String, &Instance)| {
         let instance = &instance.id;

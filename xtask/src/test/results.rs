@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// Words of lines that tests want to see repeated at the end: what the kernel's verifier had to do, and how often and where
-/// the agent died.
-const WORTH_REPEATING: [&str; 2] = ["verifier: ", " crash points"];
+/// Words of lines that tests want to see repeated at the end: what the kernel's verifier had to do, how often and where the
+/// agent died, and what became of packets during upgrades.
+const WORTH_REPEATING: [&str; 3] = ["verifier: ", " crash points", "upgrade: "];
 
 /// How many tests passed and failed, and which parts did not get as far as counting.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use crate::cli::flows::Row;
+use crate::domain::groups::GroupSetId;
 
 /// A rule, by EC2's names.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -24,6 +25,9 @@ pub(super) struct Asked {
     pub(super) of: String,
     /// Its name below the pins, and its groups.
     pub(super) policy: String,
+    /// The set of groups it is for.
+    #[serde(skip)]
+    pub(super) set: GroupSetId,
     /// `None` if none is installed.
     pub(super) rules_allowing_service: Option<Vec<Named>>,
     pub(super) rules_allowing_address: Vec<Named>,

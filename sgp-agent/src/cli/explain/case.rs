@@ -9,11 +9,12 @@ use sgp_common::flow::{Flow, FlowKey, Tracking};
 use sgp_common::packet::{Packet, Transport};
 use sgp_common::policy::{Question, RuleKey, Selector};
 use sgp_common::snat::{Node, SnatPolicy};
-use sgp_common::{Direction, DropReason, Family};
+use sgp_common::{Addr, Direction, DropReason, Family};
 
 use super::answer::{Answer, Asked, Named};
+use super::misfit::Names;
 use crate::cli::flows::{Row, is_live, monotonic_ns};
-use crate::cli::snat::judges;
+use crate::cli::snat::{judges, prefix};
 use crate::domain::explain::explain;
 use crate::domain::groups::GroupSetId;
 use crate::io::kernel::maps::{Maps, digest, policy_name};
@@ -24,6 +25,7 @@ const ADDR_BITS: u32 = 128;
 /// A packet at an endpoint.
 pub(super) struct Case<'a> {
     pub(super) maps: &'a Maps,
+    pub(super) names: &'a Names<'a>,
     pub(super) id: u64,
     pub(super) endpoint: Endpoint,
     pub(super) packet: Packet,
@@ -31,10 +33,10 @@ pub(super) struct Case<'a> {
 }
 
 /// What decided.
-struct Decided {
-    reason: Option<DropReason>,
-    because: String,
-    rule: Option<Named>,
+pub(super) struct Decided {
+    pub(super) reason: Option<DropReason>,
+    pub(super) because: String,
+    pub(super) rule: Option<Named>,
 }
 
 impl Case<'_> {
@@ -52,7 +54,7 @@ impl Case<'_> {
             because: decided.because,
             rule_id,
             group_id,
-            peer: self.maps.peer_name(self.packet.remote(self.direction)),
+            peer: self.names.peer(self.packet.remote(self.direction)),
             way: self.way(node.as_ref()),
             exempt,
             asked,
@@ -75,12 +77,28 @@ impl Case<'_> {
     fn way(&self, node: Option<&Node>) -> String {
         match (self.is_translated(), node, self.direction) {
             (_, _, Direction::Inbound) => "to the pod's own address".into(),
-            (false, ..) => "under the pod's own address".into(),
+            (false, ..) => self.untranslated(),
             (true, None, _) => "under the node's address, which is not known yet".into(),
             (true, Some(node), _) => {
                 let (who, addr) = (judges(node.policy), address(&node.addr));
                 format!("translated to the node's address {addr}: judged by {who} (--snat-policy)")
             }
+        }
+    }
+
+    /// Why it keeps the pod's address; what excludes it is named, where it would be translated else.
+    fn untranslated(&self) -> String {
+        let covers = |(bits, net): &(u32, Addr)| {
+            let (net, addr) = (u128::from_be_bytes(net.bytes), u128::from_be_bytes(self.packet.destination.bytes));
+            (net ^ addr).checked_shr(ADDR_BITS - bits).unwrap_or_default() == 0
+        };
+        let nets = self.maps.excluded.keys().flatten().map(|key| (key.prefix_len(), key.data())).filter(covers);
+        match nets.max().filter(|_| self.endpoint.settings & SNAT != 0) {
+            Some(net) => format!(
+                "under the pod's own address: {} is not translated (the VPC's, or AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS)",
+                prefix(net)
+            ),
+            None => "under the pod's own address".into(),
         }
     }
 
@@ -102,8 +120,9 @@ impl Case<'_> {
     fn ask(&self, of: &Endpoint, whose: &str) -> Asked {
         let set = GroupSetId(of.group_set);
         let mut asked = Asked {
-            of: format!("{whose} groups: {}", self.maps.set_name(set)),
+            of: format!("{whose} groups: {}", self.names.set(set)),
             policy: policy_name(set),
+            set,
             rules_allowing_service: None,
             rules_allowing_address: Vec::new(),
             rules_allowing_group: Vec::new(),
@@ -125,7 +144,7 @@ impl Case<'_> {
         asked
     }
 
-    fn named(&self, policy_digest: u64, rule: u16) -> Named {
+    pub(super) fn named(&self, policy_digest: u64, rule: u16) -> Named {
         let (direction, family) = (self.direction, self.packet.family);
         let key = RuleKey { policy_digest, rule, direction, family, reserved: [0; 4] };
         let (rule_id, group_id) = self.maps.rule_name(&key).unwrap_or_else(|| (format!("#{rule}"), "?".into()));
@@ -157,7 +176,7 @@ impl Case<'_> {
         if exempt {
             return Ok(by("EC2 never filters this".into()));
         }
-        Ok(self.by_rules(asked))
+        Ok(self.by_rules(asked).within_limits(self))
     }
 
     /// Every policy that is asked must allow it.
@@ -183,17 +202,20 @@ impl Case<'_> {
         let service = asked.rules_allowing_service.as_ref().is_some_and(|rules| !rules.is_empty());
         let who = !asked.rules_allowing_address.is_empty() || !asked.rules_allowing_group.is_empty();
         let why = match (service, who) {
-            (false, false) => "no rule allows the service, and none the address or its groups",
-            (false, true) => "rules allow the address, but none of them this service",
-            (true, false) => "rules allow the service, but none of them this address or its groups",
-            (true, true) => "some rules allow the service and others the address, but none both",
+            (false, false) => "no rule allows the service, and none the address or its groups".to_owned(),
+            (false, true) => "rules allow the address, but none of them this service".to_owned(),
+            (true, false) => format!(
+                "rules allow the service, but none of them this address or its groups: {}",
+                self.who_is_wanted(asked)
+            ),
+            (true, true) => "some rules allow the service and others the address, but none both".to_owned(),
         };
         let related = self.packet.is_icmp_error() && self.endpoint.settings & RELATED_ICMP != 0;
         let related = if related { "; an error that quotes a live flow passes by it (--related-icmp)" } else { "" };
         format!("{why} ({}){related}", asked.of)
     }
 
-    fn refused(&self, reason: DropReason, why: &str) -> Decided {
+    pub(super) fn refused(&self, reason: DropReason, why: &str) -> Decided {
         Decided { reason: Some(reason), because: format!("{}: {why}", reason.name()), rule: None }
     }
 

@@ -2,6 +2,7 @@
 
 mod answer;
 mod case;
+mod misfit;
 
 use std::net::IpAddr;
 
@@ -12,9 +13,11 @@ use sgp_common::endpoint::Endpoint;
 use sgp_common::packet::{ICMP, ICMPV6, Packet, TCP, Transport, UDP};
 use sgp_common::{Addr, Direction, Family};
 
+use super::variables::NodeFiles;
 use super::view::View;
 use answer::Answer;
 use case::Case;
+use misfit::Names;
 
 const EXAMPLES: &str = "Examples:
   sgp-agent explain shop/cart-0 in tcp 10.0.2.20 443
@@ -37,6 +40,8 @@ pub(super) struct Question {
     /// Destination port; for icmp the type, or TYPE/CODE
     port: Option<String>,
     #[command(flatten)]
+    files: NodeFiles,
+    #[command(flatten)]
     view: View,
 }
 
@@ -50,8 +55,9 @@ pub(super) fn print(question: &Question) -> Result<()> {
     let maps = question.view.maps()?;
     let id = maps.endpoint_of(&question.pod)?;
     let endpoint = maps.endpoints.get(&id.0, 0).with_context(|| format!("reading the endpoint of {}", question.pod))?;
-    let case =
-        Case { maps: &maps, id: id.0, endpoint, packet: question.packet(&endpoint)?, direction: question.direction() };
+    let (packet, direction) = (question.packet(&endpoint)?, question.direction());
+    let names = Names::of(&maps, &question.files.runtime_dir);
+    let case = Case { maps: &maps, names: &names, id: id.0, endpoint, packet, direction };
     question.view.one(&case.answer(&question.pod)?, Answer::text)
 }
 

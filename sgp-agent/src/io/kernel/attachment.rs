@@ -70,6 +70,20 @@ impl Attachment {
             Self::Clsact => clsact::replace(name, program),
         }
     }
+
+    /// Likewise, where an older layout's is attached: its links become ours.
+    pub(super) fn take_over(
+        self,
+        old: &PinDirs,
+        dirs: &PinDirs,
+        name: &'static str,
+        program: &mut SchedClassifier,
+    ) -> Result<()> {
+        match self {
+            Self::Tcx => tcx::take_over(old, dirs, name, program),
+            Self::Clsact => clsact::replace(name, program),
+        }
+    }
 }
 
 /// The hook of a program.

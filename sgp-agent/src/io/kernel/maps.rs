@@ -13,6 +13,7 @@ use sgp_common::policy::{Answer, FULL_BITS, Peer, RuleKey, RuleName, Selector};
 use sgp_common::snat::{Node, SnatEntry, SnatKey};
 use sgp_common::{ABI_VERSION, Addr, pins};
 
+use super::succession;
 use crate::domain::groups::{EndpointId, GroupSetId};
 
 /// Directories of one node's pins.
@@ -25,7 +26,12 @@ pub struct PinDirs {
 impl PinDirs {
     /// Below the agent's `--bpf-dir`.
     pub fn new(bpf_dir: &Path) -> Self {
-        Self { root: bpf_dir.join(format!("v{ABI_VERSION}")) }
+        Self::of(bpf_dir, ABI_VERSION)
+    }
+
+    /// Those of a layout.
+    pub(super) fn of(bpf_dir: &Path, version: u32) -> Self {
+        Self { root: bpf_dir.join(format!("v{version}")) }
     }
 
     /// Where a map is pinned.
@@ -104,8 +110,9 @@ impl Maps {
     /// Where a pin is missing (no agent has run here) or may not be opened (needs CAP_BPF).
     pub fn open(dirs: &PinDirs) -> Result<Self> {
         if !dirs.root.exists() {
+            let others = dirs.root.parent().map(succession::described).transpose()?.unwrap_or_default();
             bail!(
-                "nothing is pinned at {}: has `sgp-agent run` been started with this --bpf-dir?",
+                "nothing is pinned at {}{others}: has `sgp-agent run` been started with this --bpf-dir?",
                 dirs.root.display()
             );
         }

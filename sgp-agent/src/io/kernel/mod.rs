@@ -2,12 +2,14 @@
 
 mod attachment;
 mod clsact;
+mod held;
 pub mod maps;
 mod names;
 mod policies;
 pub mod preflight;
 mod programs;
 mod slots;
+mod succession;
 mod sweep;
 mod sys;
 mod tcx;
@@ -30,6 +32,7 @@ use crate::domain::installed::Installed;
 use crate::domain::leaving::{Excluded, NodePlan};
 use crate::domain::plan::Step;
 pub use attachment::Attachment;
+use held::Held;
 use maps::{Maps, PinDirs, gone};
 pub use programs::Cost;
 use programs::{Programs, Purpose};
@@ -38,6 +41,11 @@ pub use sweep::Swept;
 
 /// What enforces: the kernel, or a model of it in tests.
 pub trait Kernel: Send {
+    /// Puts back what somebody took away from under the running agent.
+    ///
+    /// # Errors
+    /// Where it cannot be put back; what enforces goes on as long as this process.
+    fn restore(&mut self) -> Result<()>;
     /// Reads back what is installed.
     ///
     /// # Errors
@@ -61,6 +69,7 @@ pub struct Bpf {
     maps: Maps,
     programs: Programs,
     slots: Slots,
+    held: Held,
     /// Reply keys that the last sweep found without a flow: the data path writes them before it.
     suspects: BTreeSet<SnatKey>,
 }
@@ -109,13 +118,14 @@ impl Bpf {
         ensure: impl FnOnce(&PinDirs, Purpose, Attachment) -> Result<Programs>,
     ) -> Result<Self> {
         preflight::check(bpf_dir)?;
+        succession::refuse_newer(bpf_dir)?;
         let dirs = PinDirs::new(bpf_dir);
         let first = !dirs.root.exists();
         let opened = ensure(&dirs, purpose, attachment);
-        let opened = opened.and_then(|programs| Ok((Maps::open(&dirs)?, programs)));
+        let opened = opened.and_then(|programs| Ok((Maps::open(&dirs)?, programs, Held::open(&dirs)?)));
         match opened {
-            Ok((maps, programs)) => {
-                Ok(Self { dirs, maps, programs, slots: Slots::default(), suspects: BTreeSet::new() })
+            Ok((maps, programs, held)) => {
+                Ok(Self { dirs, maps, programs, slots: Slots::default(), held, suspects: BTreeSet::new() })
             }
             Err(error) => {
                 if first {
@@ -182,6 +192,10 @@ impl Bpf {
 }
 
 impl Kernel for Bpf {
+    fn restore(&mut self) -> Result<()> {
+        self.held.restore(&self.dirs, &self.maps, &mut self.programs)
+    }
+
     fn installed(&self) -> Result<Installed> {
         read_back(&self.maps, &self.dirs, self.programs.attachment)
     }
@@ -201,8 +215,18 @@ impl Kernel for Bpf {
             Step::PutInterface(index, interface) => {
                 self.slots.put(&mut self.maps.interfaces, map::INTERFACES, *index, *interface)
             }
-            Step::Attach(link) => self.programs.attach(&self.dirs, link),
-            Step::Detach(link) => self.programs.attachment.detach(&self.dirs, link),
+            Step::Attach(link) => {
+                self.programs.attach(&self.dirs, link)?;
+                self.held.look(&self.dirs)
+            }
+            Step::TakeOver(version) => {
+                succession::take_over(&mut self.programs, &self.dirs, *version)?;
+                self.held.look(&self.dirs)
+            }
+            Step::Detach(link) => {
+                self.programs.attachment.detach(&self.dirs, link)?;
+                self.held.look(&self.dirs)
+            }
             Step::RemoveInterface(index) => self.slots.remove(&mut self.maps.interfaces, map::INTERFACES, index),
             Step::RemoveEndpoint(id) => self.remove_endpoint(*id),
             Step::RemovePolicy(id) => {
@@ -213,6 +237,10 @@ impl Kernel for Bpf {
     }
 
     fn sweep(&mut self) -> Result<Swept> {
+        // Flows are shared with programs that know endpoints which are not written here yet.
+        if succession::predecessor(&self.dirs)?.is_some() {
+            return Ok(Swept::default());
+        }
         sweep::sweep(&mut self.maps, &mut self.suspects)
     }
 }
@@ -232,6 +260,11 @@ pub fn installed(maps: &Maps, dirs: &PinDirs) -> Result<Installed> {
 fn read_back(maps: &Maps, dirs: &PinDirs, attachment: Attachment) -> Result<Installed> {
     let sets: Vec<GroupSetId> = maps.policies.keys().flatten().map(GroupSetId).collect();
     let policies = sets.into_iter().filter_map(|id| Some((id, maps::digest(&maps.policy(id)?)))).collect();
+    let mut links = attachment.links(dirs)?;
+    let predecessor = succession::predecessor(dirs)?;
+    if let Some((_, old)) = &predecessor {
+        links.append(&mut attachment.links(old)?);
+    }
     Ok(Installed {
         policies,
         revisions: maps.revisions.iter().flatten().map(|(id, revision)| (GroupSetId(id), revision)).collect(),
@@ -242,19 +275,25 @@ fn read_back(maps: &Maps, dirs: &PinDirs, attachment: Attachment) -> Result<Inst
         local: maps.local.iter().flatten().map(|(addr, id)| (addr, EndpointId(id))).collect(),
         node: maps.node.get(&0, 0).ok().filter(|node| node.ifindex != 0),
         excluded: excluded(maps),
-        links: attachment.links(dirs)?,
+        links,
+        predecessor: predecessor.map(|(version, _)| version),
     })
 }
 
-/// Removes our filters, and every pin below `bpf_dir`, and with them links, programs and maps. Enforcement ends.
+/// Removes our filters, and every pin below `bpf_dir`, of other layouts too, and with them links, programs and maps.
+/// Enforcement ends.
 ///
 /// # Errors
 /// Where a filter or a pin cannot be removed.
 pub fn uninstall(bpf_dir: &Path) -> Result<()> {
     clsact::remove_all()?;
-    let root = PinDirs::new(bpf_dir).root;
-    match fs::remove_dir_all(&root) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        result => result.with_context(|| format!("removing {}", root.display())),
+    for version in succession::versions(bpf_dir)? {
+        let dirs = PinDirs::of(bpf_dir, version);
+        let root = &dirs.root;
+        if dirs.links().exists() {
+            tcx::links(&dirs)?.iter().try_for_each(|link| tcx::detach(&dirs, link))?;
+        }
+        fs::remove_dir_all(root).with_context(|| format!("removing {}", root.display()))?;
     }
+    Ok(())
 }

@@ -69,7 +69,11 @@ fn version(release: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
-fn on_bpffs(bpf_dir: &Path) -> Result<()> {
+/// Checks that a directory is, or would be, on a bpffs.
+///
+/// # Errors
+/// How to mount one.
+pub(super) fn on_bpffs(bpf_dir: &Path) -> Result<()> {
     let existing = bpf_dir.ancestors().find(|dir| dir.exists()).context("the --bpf-dir must be an absolute path")?;
     let kind = statfs(existing).with_context(|| format!("looking at {}", existing.display()))?;
     if kind.filesystem_type() != BPF_FS_MAGIC {

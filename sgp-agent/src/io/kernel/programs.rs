@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::attachment::Attachment;
 use super::maps::{Maps, PinDirs};
+use super::succession;
 use crate::domain::installed::Link;
 
 /// The object that `cargo xtask build` made, or nothing.
@@ -58,8 +59,12 @@ pub(super) fn ensure_object(
     {
         return Ok(programs);
     }
+    succession::carry(dirs)?;
     let mut programs = load(object, dirs, purpose, attachment)?;
-    programs.replace(dirs)?;
+    // Filters are found by name alone, and an older layout's wait for theirs until all that ours ask is there.
+    if attachment == Attachment::Tcx || succession::predecessor(dirs)?.is_none() {
+        programs.replace(dirs)?;
+    }
     Maps::open(dirs)?.object.set(0, wanted, 0).context("recording which object the programs came from")?;
     Ok(programs)
 }
@@ -143,6 +148,17 @@ impl Programs {
     fn replace(&mut self, dirs: &PinDirs) -> Result<()> {
         let attachment = self.attachment;
         self.programs.iter_mut().try_for_each(|(name, program)| attachment.replace(dirs, name, program))
+    }
+
+    /// Does something with each, by name.
+    pub(super) fn each(&mut self, mut act: impl FnMut(&'static str, &mut SchedClassifier) -> Result<()>) -> Result<()> {
+        self.programs.iter_mut().try_for_each(|(name, program)| act(name, program))
+    }
+
+    /// Puts ours in the place of an older layout's.
+    pub(super) fn take_over(&mut self, old: &PinDirs, dirs: &PinDirs) -> Result<()> {
+        let attachment = self.attachment;
+        self.programs.iter_mut().try_for_each(|(name, program)| attachment.take_over(old, dirs, name, program))
     }
 
     /// Attaches a program to an interface, in place of one that may be there.

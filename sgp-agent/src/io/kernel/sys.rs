@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 const BPF_MAP_CREATE: libc::c_long = 0;
+const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_BTF_GET_FD_BY_ID: libc::c_long = 19;
@@ -147,19 +148,30 @@ pub(super) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
     bpf(BPF_LINK_DETACH, &mut Detach { link_fd: link.as_raw_fd().cast_unsigned() }).map(drop)
 }
 
+#[repr(C)]
+struct Pinned {
+    pathname: u64,
+    bpf_fd: u32,
+    file_flags: u32,
+}
+
 /// Opens whatever is pinned at a path.
 ///
 /// # Errors
 /// ENOENT where nothing is, EPERM without CAP_BPF.
 pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
-    #[repr(C)]
-    struct GetPinned {
-        pathname: u64,
-        bpf_fd: u32,
-        file_flags: u32,
-    }
     let path = CString::new(path.as_os_str().as_bytes())?;
-    new_fd(bpf(BPF_OBJ_GET, &mut GetPinned { pathname: path.as_ptr() as u64, bpf_fd: 0, file_flags: 0 }))
+    new_fd(bpf(BPF_OBJ_GET, &mut Pinned { pathname: path.as_ptr() as u64, bpf_fd: 0, file_flags: 0 }))
+}
+
+/// Pins whatever a descriptor is of.
+///
+/// # Errors
+/// EEXIST where something is, EPERM where the path is on no bpffs.
+pub(super) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let bpf_fd = object.as_raw_fd().cast_unsigned();
+    bpf(BPF_OBJ_PIN, &mut Pinned { pathname: path.as_ptr() as u64, bpf_fd, file_flags: 0 }).map(drop)
 }
 
 fn btf_of(shape: &MapInfo) -> io::Result<OwnedFd> {

@@ -47,6 +47,27 @@ pub(super) fn replace(dirs: &PinDirs, name: &'static str, program: &mut SchedCla
     Ok(())
 }
 
+/// Puts a program behind every live link of its name that an older layout has pinned, and moves the pins here. A hook
+/// that has one of ours already needs no second.
+pub(super) fn take_over(
+    old: &PinDirs,
+    dirs: &PinDirs,
+    name: &'static str,
+    program: &mut SchedClassifier,
+) -> Result<()> {
+    let ours = links(dirs)?;
+    let theirs = links(old)?.into_iter().filter(|link| link.program == name);
+    let (wanted, surplus): (Vec<_>, Vec<_>) = theirs.partition(|link| link.ifindex != 0 && !ours.contains(link));
+    surplus.iter().try_for_each(|link| detach(old, link))?;
+    replace(old, name, program)?;
+    for link in &wanted {
+        let pin = link_pin(link);
+        fs::rename(old.links().join(&pin), dirs.links().join(&pin))
+            .with_context(|| format!("moving the link {pin}"))?;
+    }
+    Ok(())
+}
+
 /// bpffs refuses dots in names, and interface names do not hold slashes: `vlan.eth.3` becomes `vlan:eth:3`.
 fn link_pin(link: &Link) -> String {
     format!("{}-{}", link.interface.replace('.', ":"), link.program)

@@ -4,10 +4,12 @@ mod census;
 mod cluster;
 mod facts;
 mod kinds;
+mod pulse;
 mod watched;
 mod writes;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::{Context, Error, Result};
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, ServiceAccount};
@@ -21,6 +23,7 @@ pub use cluster::{Cluster, NAME as CONTROLLER_NAME, base64};
 pub use kinds::{
     CNINode, CniNodeSpec, ENIConfig, EniConfigSpec, Feature, GroupIds, SecurityGroupPolicy, SecurityGroupPolicySpec,
 };
+use pulse::Pulse;
 use watched::{Need, Watched};
 
 use crate::domain::node_object::instance_of;
@@ -41,6 +44,7 @@ pub struct Kubernetes {
     cni_node: Watched<CNINode>,
     eni_configs: Watched<ENIConfig>,
     cni_config: Watched<ConfigMap>,
+    pulse: Pulse,
 }
 
 impl Kubernetes {
@@ -65,6 +69,7 @@ impl Kubernetes {
             node: Watched::start(Api::all(every()), named(node), Need::IfThere, news()),
             cni_node: Watched::start(Api::all(every()), named(node), Need::IfThere, news()),
             eni_configs: Watched::start(Api::all(every()), all(), Need::IfThere, news()),
+            pulse: Pulse::start(every()),
             cni_config: Watched::start(config, named(CNI_CONFIG.1), Need::IfThere, news()),
             client,
         })
@@ -80,6 +85,11 @@ impl Kubernetes {
         let provider = object.spec.and_then(|spec| spec.provider_id).unwrap_or_default();
         let id = instance_of(&provider).map_err(Error::msg).with_context(|| format!("node {node}"))?;
         Ok(id.to_owned())
+    }
+
+    /// When the API server answered last. A watch is silent where nothing happens, so it is asked.
+    pub fn answered(&self) -> Option<Instant> {
+        self.pulse.last()
     }
 
     /// What Kubernetes says now; `None` until every watch has delivered its first snapshot.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use sgp_common::ABI_VERSION;
 
 use super::hands::until;
 use super::narrator::Step;
@@ -67,7 +68,7 @@ impl Tutorial<'_> {
             ("maps/PEERS", ["key", "group_set", "255"]),
             ("policies/pol_", ["Service", "Remote", "words"]),
         ] {
-            let path = pin_path(&format!("{dir}/v1/{map}"))?;
+            let path = pin_path(&format!("{dir}/v{ABI_VERSION}/{map}"))?;
             let command = format!("bpftool map dump pinned {path} | head");
             self.narrator.step(
                 &Step { title: "What the kernel holds", command: &command, expected: "entries with named fields" },

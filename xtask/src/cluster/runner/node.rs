@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use tracing::{info, warn};
 
 use super::Node;
+use crate::declared::{self, Who};
 use crate::place::{Family, Mode, Place};
 use crate::process::{log_file, prepared};
 
@@ -35,7 +36,7 @@ pub(super) fn prepare(node: &Node) -> Result<()> {
 pub(super) async fn keep_agent(node: Node) {
     let command = || {
         let dir = node.place.node_dir(&node.name);
-        let mut command = Command::new(&node.tools.agent);
+        let mut command = declared::command(Who::Agent, &node.place, &node.tools.agent, &dir.join("run"));
         command
             .args(["run", "--node-name", &node.name, "--cluster-name", &node.place.name])
             .args(["--bpf-dir", &node.place.bpf_dir(&node.name), "--ec2-poll", "0.5", "--branch-cooldown", "5"])

@@ -4,6 +4,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use sgp_common::ABI_VERSION;
 
 use super::stage::{NAMESPACE, Role, Stage};
 use crate::demo::hands::{Outcome, until};
@@ -47,7 +48,7 @@ pub(super) fn no_permission(stage: &Stage) -> Result<()> {
     let wrapper = ["setpriv", "--bounding-set=-bpf,-sys_admin", "--inh-caps=-all"];
     let outcome = run_agent(stage, node, &["--bpf-dir", &bpf_dir, "--runtime-dir", &path], &wrapper)?;
     drop(std::fs::remove_dir_all(&dir));
-    let left = std::path::Path::new(&bpf_dir).join("v1").exists();
+    let left = std::path::Path::new(&bpf_dir).join(format!("v{ABI_VERSION}")).exists();
     ensure!(!left, "half-made pins are left in {bpf_dir}");
     ensure!(outcome.status != 0 && outcome.status != 124, "it ran: {}", outcome.words());
     ensure!(outcome.words().contains("CAP_BPF"), "it says {}", outcome.words());
@@ -79,6 +80,17 @@ pub(super) fn unreachable_ec2(stage: &Stage) -> Result<()> {
         Ok(told)
     })?;
     ensure!(told <= 3, "the agent said it {told} times");
+    let events = [
+        "get",
+        "events",
+        "-A",
+        "--field-selector",
+        "reason=Ec2Unreachable",
+        "-o",
+        "jsonpath={.items[*].regarding.name}{.items[*].involvedObject.name}",
+    ];
+    let about = stage.hands.kubectl(&events)?.ok()?;
+    ensure!(about.contains(&node.name), "events about EC2 are on {about:?}");
     Ok(())
 }
 
@@ -116,8 +128,18 @@ pub(super) fn killed_during_download(stage: &Stage) -> Result<()> {
 
 /// Starts a node's agent anew, with these settings beside the cluster's own, and waits until it can serve pods.
 pub(super) fn restart_with(stage: &Stage, node: &Node, settings: &str) -> Result<()> {
-    std::fs::write(stage.place.node_dir(&node.name).join(SETTINGS), settings).context("writing an agent's settings")?;
+    set(stage, node, settings)?;
     kill_agent(node)?;
+    serves(node)
+}
+
+/// Settings of a node's agent, from its next start on.
+fn set(stage: &Stage, node: &Node, settings: &str) -> Result<()> {
+    std::fs::write(stage.place.node_dir(&node.name).join(SETTINGS), settings).context("writing an agent's settings")
+}
+
+/// Waits until a node's agent can serve pods.
+fn serves(node: &Node) -> Result<()> {
     until(Duration::from_secs(20), || {
         let socket = std::path::Path::new(&node.run_dir).join("agent.sock");
         let mut stream = std::os::unix::net::UnixStream::connect(socket).context("the agent does not listen yet")?;
@@ -126,6 +148,17 @@ pub(super) fn restart_with(stage: &Stage, node: &Node, settings: &str) -> Result
         ensure!(answer.contains("\"ok\""), "the agent says {answer}");
         Ok(())
     })
+}
+
+/// Has a node's agent end whenever it starts, by a setting that is wrong; gives the way back.
+pub(super) fn cripple<'a>(
+    stage: &'a Stage,
+    node: &'a Node,
+    settings: &str,
+) -> Result<impl FnOnce() -> Result<()> + 'a> {
+    set(stage, node, settings)?;
+    kill_agent(node)?;
+    Ok(move || set(stage, node, "").and_then(|()| serves(node)))
 }
 
 fn kill_agent(node: &Node) -> Result<Instant> {
@@ -145,7 +178,7 @@ fn kill_agent(node: &Node) -> Result<Instant> {
 fn kernel_ids(stage: &Stage, node: &Node) -> Result<String> {
     let mut ids = Vec::new();
     for (kind, dir) in [("prog", "programs"), ("map", "maps"), ("map", "policies"), ("link", "links")] {
-        let path = format!("{}/v1/{dir}", node.bpf_dir);
+        let path = format!("{}/v{ABI_VERSION}/{dir}", node.bpf_dir);
         let mut names: Vec<_> =
             std::fs::read_dir(&path).with_context(|| format!("reading {path}"))?.flatten().collect();
         names.sort_by_key(std::fs::DirEntry::file_name);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use super::stage::{NAMESPACE, Role, START, Stage};
+use crate::declared::{self, Who};
 use crate::demo::hands::{Outcome, until};
 use crate::process::{daemon, finish, within};
 
@@ -92,20 +93,22 @@ pub(super) fn admitting(stage: &Stage) -> Result<u32> {
 
 fn start(stage: &Stage, identity: &str, port: u16) -> Result<u32> {
     let host = stage.place.control_plane();
-    let mut command = within(&stage.place.netns("cp"), &stage.hands.agent);
-    command.args(["controller", "--cluster-name", CLUSTER, "--identity", identity, "--writer", "admin"]);
+    let contained = declared::command(Who::Controller, &stage.place, &stage.hands.agent, &stage.place.dir());
+    let mut command = within(&stage.place.netns("cp"), contained.get_program());
+    command.args(contained.get_args());
+    command.args(["controller", "--cluster-name", CLUSTER, "--identity", identity]);
     command.args(["--server-name", &host, "--bind", &format!("{host}:{port}"), "--sweep", "2"]);
     daemon(&stage.place, &format!("controller-{identity}"), &mut command)
 }
 
 /// What `deploy/` has, at an address: the API server of this cluster is in no pod network, so Services do not lead
-/// it anywhere. Agents of this cluster are `admin`.
+/// it anywhere.
 fn webhooks(stage: &Stage, port: u16) -> String {
     let service = |path: &str| {
         format!("      service:\n        name: sgp-controller\n        namespace: kube-system\n        path: {path}\n")
     };
     let url = |path: &str| format!("      url: https://{}:{port}{path}\n", stage.place.control_plane());
-    let mut yaml = WEBHOOKS.replace("'system:serviceaccount:kube-system:sgp-agent'", "'admin'");
+    let mut yaml = WEBHOOKS.to_owned();
     for path in ["/mutate-v1-pod", "/validate-v1-pod"] {
         yaml = yaml.replace(&service(path), &url(path));
     }

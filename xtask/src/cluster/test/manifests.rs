@@ -3,8 +3,8 @@
 use anyhow::{Result, ensure};
 
 use super::stage::Stage;
+use crate::declared::AGENT_RBAC;
 
-const RBAC: &str = include_str!("../../../../deploy/rbac.yaml");
 const CONTROLLER: &str = include_str!("../../../../deploy/controller.yaml");
 const MANIFESTS: [(&str, &str); 8] = [
     (
@@ -13,7 +13,7 @@ const MANIFESTS: [(&str, &str); 8] = [
     ),
     ("the CRD of CNINode", include_str!("../../../../deploy/crds/cninodes.vpcresources.k8s.aws.yaml")),
     ("the CRD of ENIConfig", include_str!("../../../../deploy/crds/eniconfigs.crd.k8s.amazonaws.com.yaml")),
-    ("rbac.yaml", RBAC),
+    ("rbac.yaml", AGENT_RBAC),
     ("controller.yaml", CONTROLLER),
     ("webhooks.yaml", include_str!("../../../../deploy/webhooks.yaml")),
     ("daemonset.yaml", include_str!("../../../../deploy/daemonset.yaml")),
@@ -31,7 +31,6 @@ pub(super) fn accepted(stage: &Stage) -> Result<()> {
 
 /// The role holds what the agent asks for, and no writing of what it only reads.
 fn may(stage: &Stage) -> Result<()> {
-    stage.hands.apply(RBAC)?.ok()?;
     let whom = "--as=system:serviceaccount:kube-system:sgp-agent";
     for (verb, what, wanted) in [
         ("watch", "pods", true),

@@ -1,10 +1,12 @@
 //! `sgp-dev test`: what only a whole cluster can show. One cluster serves all cases; each cleans up after itself.
 
 mod agents;
+mod breakages;
 mod burst;
 mod choices;
 mod closed;
 mod controller;
+mod declared;
 mod full;
 mod input;
 mod latency;
@@ -14,6 +16,7 @@ mod plugin;
 mod provision;
 mod rows;
 mod stage;
+mod transcript;
 mod wire;
 
 use std::ops::ControlFlow;
@@ -39,7 +42,7 @@ const EVERYWHERE: [Case; 6] = [
 ];
 
 /// What one cluster is enough for: the first of `CLUSTERS`.
-const CASES: [Case; 23] = [
+const CASES: [Case; 25] = [
     ("an_ec2_rule_change_is_enforced_within_two_seconds", latency::rule_change),
     ("a_new_policy_and_its_pod_are_enforced_from_the_first_packet", latency::first_packet),
     (
@@ -64,11 +67,13 @@ const CASES: [Case; 23] = [
     ("running_pods_keep_their_groups_and_follow_their_policies_with_live_groups", choices::live_groups),
     ("a_hundred_and_twenty_pods_at_once_have_their_branches_by_fewer_calls_than_awss", burst::burst),
     ("the_manifests_of_deploy_are_accepted_and_grant_what_the_agent_needs", manifests::accepted),
+    ("one_command_each_names_the_cause_of_ten_breakages", breakages::breakages),
     ("a_second_agent_on_a_node_is_refused_by_name", agents::second_agent),
     ("an_agent_without_bpffs_says_how_to_mount_it", agents::no_bpffs),
     ("an_agent_without_permission_for_bpf_says_which", agents::no_permission),
     ("an_unreachable_ec2_is_told_once_and_enforcement_goes_on", agents::unreachable_ec2),
     ("a_download_survives_kill_9_of_the_agent_which_then_changes_nothing", agents::killed_during_download),
+    ("agents_and_controllers_did_all_that_under_exactly_what_deploy_declares", declared::exactly),
 ];
 
 /// What is about nodes that are full: the tutorial's cluster, whose five nodes carry 45 branches.
