@@ -2,6 +2,7 @@
 
 use std::net::Ipv6Addr;
 
+use ipnet::Ipv4Net;
 use sgp_common::addr::Family;
 
 use super::routing::{Packets, RoutingRule};
@@ -47,6 +48,11 @@ pub fn sysctls(settings: &Settings, primary: Option<&str>) -> Vec<Sysctl> {
     let early_demux = if settings.early_demux { "1" } else { "0" };
     let mut all = vec![must("net/ipv4/ip_forward", "1")];
     all.push(sysctl(Need::IfThere, "net/ipv4/tcp_early_demux".to_owned(), early_demux));
+    if !settings.early_demux {
+        // AWS leaves it. But what a strict pod sends to a connected socket of its own node is to be forwarded, and the kernel
+        // drops what it should forward and has given to a socket already.
+        all.push(sysctl(Need::IfThere, "net/ipv4/udp_early_demux".to_owned(), "0"));
+    }
     // Replies to what came by a branch may leave by the primary interface, and the other way round.
     all.extend(of_primary("ipv4", "rp_filter", "2"));
     if settings.family == Family::V6 {
@@ -60,9 +66,13 @@ pub fn sysctls(settings: &Settings, primary: Option<&str>) -> Vec<Sysctl> {
 
 /// Rules that are no pod's: what is marked, and what is for external services, goes by `main`.
 pub fn rules(settings: &Settings) -> Vec<RoutingRule> {
-    let to_main = |priority, packets| RoutingRule { family: Family::V4, priority, packets, table: Some(MAIN) };
-    let mark = settings.follows_mark().then(|| to_main(MARK_PRIORITY, Packets::Marked(settings.mark)));
-    let services = settings.external_services.iter().map(|net| to_main(EXTERNAL_PRIORITY, Packets::To((*net).into())));
+    let to_main = |family, priority, packets| RoutingRule { family, priority, packets, table: Some(MAIN) };
+    // AWS has it for IPv4 only, and so its IPv6 pods answer a NodePort by their branch under the node's address, which the VPC
+    // does not carry.
+    let mark = || to_main(settings.family, MARK_PRIORITY, Packets::Marked(settings.mark));
+    let service = |net: &Ipv4Net| to_main(Family::V4, EXTERNAL_PRIORITY, Packets::To((*net).into()));
+    let mark = settings.follows_mark().then(mark);
+    let services = settings.external_services.iter().map(service);
     mark.into_iter().chain(services).collect()
 }
 
@@ -107,10 +117,10 @@ mod tests {
         assert_eq!(texts(&Settings::default()), v4);
         let settings = Settings { early_demux: false, family: Family::V6, ..Settings::default() };
         let v6 = texts(&settings);
-        assert_eq!(v6[1], "net/ipv4/tcp_early_demux=0");
+        assert_eq!(v6[1..3], ["net/ipv4/tcp_early_demux=0", "net/ipv4/udp_early_demux=0"]);
         let more =
             ["net/ipv6/conf/all/disable_ipv6=0", "net/ipv6/conf/eth0/accept_ra=2", "net/ipv6/conf/all/forwarding=1"];
-        assert_eq!(v6[3..], more);
+        assert_eq!(v6[4..], more);
     }
 
     #[test]
@@ -139,5 +149,7 @@ mod tests {
             rules(&settings).into_iter().map(|rule| (rule.priority, rule.packets)).collect();
         let to = "198.51.100.0/24".parse().expect("a CIDR");
         assert_eq!(seen, [(1024, Packets::Marked(0x100)), (1535, Packets::To(to))]);
+        let v6 = rules(&Settings { family: Family::V6, ..settings });
+        assert_eq!(v6.iter().map(|rule| rule.family).collect::<Vec<_>>(), [Family::V6, Family::V4]);
     }
 }

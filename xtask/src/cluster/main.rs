@@ -44,6 +44,9 @@ enum Command {
         /// Only cases whose name contains this
         #[arg(default_value = "")]
         filter: String,
+        /// Name of the clusters it makes, for a run beside another
+        #[arg(long, default_value = "test")]
+        cluster: String,
     },
     /// What kubelet does, for one node; `dev up` starts it
     #[command(hide = true)]
@@ -122,7 +125,7 @@ fn act(command: Command) -> Result<ExitCode> {
     match command {
         Command::Runner { cluster, node } => runner::run(&cluster, &node)?,
         Command::Demo(name) => return tutorial(&name.cluster),
-        Command::Test { filter } => return cases(&filter),
+        Command::Test { filter, cluster } => return cases(&filter, &cluster),
         Command::Dev(Dev::Up { name, nodes, mode, ipv6 }) => {
             let family = if ipv6 { Family::V6 } else { Family::V4 };
             let place = start(&name.cluster, Shape { nodes, mode, family }, None)?;
@@ -198,10 +201,10 @@ fn nothing_left(place: &Place) -> Result<()> {
     Ok(())
 }
 
-fn cases(filter: &str) -> Result<ExitCode> {
+fn cases(filter: &str, cluster: &str) -> Result<ExitCode> {
     let tools = Tools::found()?;
     let begin = |shape| {
-        let place = start("test", shape, Some(nix::unistd::getpid().as_raw()))?;
+        let place = start(cluster, shape, Some(nix::unistd::getpid().as_raw()))?;
         let world = world(&place).inspect_err(|_| up::down(&place))?;
         Ok(test::Stage { hands: hands(&place, &tools), world, place })
     };

@@ -1,16 +1,19 @@
 //! `sgp-dev test`: what only a whole cluster can show. One cluster serves all cases; each cleans up after itself.
 
 mod agents;
+mod cast;
 mod closed;
 mod controller;
 mod input;
 mod latency;
 mod manifests;
+mod matrix;
 mod modes;
 mod plugin;
 mod provision;
 mod rows;
 mod stage;
+mod talk;
 mod wire;
 
 use std::ops::ControlFlow;
@@ -26,7 +29,8 @@ use crate::place::{Family, Mode, Shape};
 type Case = (&'static str, fn(&Stage) -> Result<()>);
 
 /// What is shown in a cluster of each mode and family.
-const EVERYWHERE: [Case; 6] = [
+const EVERYWHERE: [Case; 7] = [
+    ("from_and_to_everywhere_packets_pass_by_a_rule_or_drop_as_facts_and_semantics_say", matrix::matrix),
     ("packets_take_the_ways_of_the_vpc_cni_under_the_sources_of_the_vpc_cni", rows::rows),
     ("probes_pass_standard_pods_and_strict_ones_exactly_if_their_groups_allow_the_nodes", modes::probes),
     ("a_change_of_mode_touches_new_pods_only_which_reach_the_old_ones", modes::switched),
