@@ -2,12 +2,14 @@
 
 use std::net::Ipv6Addr;
 
-use ipnet::Ipv4Net;
 use sgp_common::addr::Family;
+use sgp_common::verdict::MARK_BY_NODE;
 
 use super::routing::{Packets, RoutingRule};
 use super::settings::Settings;
-use super::wiring::{EXTERNAL_PRIORITY, LOCAL, LOCAL_PRIORITY, MAIN, MARK_PRIORITY, Mode, VPC_ROUTER_V6};
+use super::wiring::{
+    BY_NODE_PRIORITY, EXTERNAL_PRIORITY, LOCAL, LOCAL_PRIORITY, MAIN, MARK_PRIORITY, Mode, VPC_ROUTER_V6,
+};
 
 /// A sysctl and the value it needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,13 +69,16 @@ pub fn sysctls(settings: &Settings, primary: Option<&str>) -> Vec<Sysctl> {
 /// Rules that are no pod's: what is marked, and what is for external services, goes by `main`.
 pub fn rules(settings: &Settings) -> Vec<RoutingRule> {
     let to_main = |family, priority, packets| RoutingRule { family, priority, packets, table: Some(MAIN) };
-    // AWS has it for IPv4 only, and so its IPv6 pods answer a NodePort by their branch under the node's address, which the VPC
-    // does not carry.
-    let mark = || to_main(settings.family, MARK_PRIORITY, Packets::Marked(settings.mark));
-    let service = |net: &Ipv4Net| to_main(Family::V4, EXTERNAL_PRIORITY, Packets::To((*net).into()));
-    let mark = settings.follows_mark().then(mark);
-    let services = settings.external_services.iter().map(service);
-    mark.into_iter().chain(services).collect()
+    // AWS has no NodePorts of IPv6 pods: their answers leave by the branch under the node's address, which the VPC does not
+    // carry.
+    let answers = settings.node_ports;
+    let answers = answers.then(|| to_main(settings.family, BY_NODE_PRIORITY, Packets::Marked(MARK_BY_NODE)));
+    let is_marked = settings.follows_mark() && settings.family == Family::V4;
+    let mark = is_marked.then(|| to_main(Family::V4, MARK_PRIORITY, Packets::Marked(settings.mark)));
+    let services = settings.external_services.iter().flat_map(|net| {
+        [BY_NODE_PRIORITY, EXTERNAL_PRIORITY].map(|priority| to_main(Family::V4, priority, Packets::To((*net).into())))
+    });
+    answers.into_iter().chain(mark).chain(services).collect()
 }
 
 /// The steps that put the table `local` behind strict pods' own rules, from the rules a family has now. At no
@@ -148,8 +153,14 @@ mod tests {
         let seen: Vec<(u32, Packets)> =
             rules(&settings).into_iter().map(|rule| (rule.priority, rule.packets)).collect();
         let to = "198.51.100.0/24".parse().expect("a CIDR");
-        assert_eq!(seen, [(1024, Packets::Marked(0x100)), (1535, Packets::To(to))]);
-        let v6 = rules(&Settings { family: Family::V6, ..settings });
-        assert_eq!(v6.iter().map(|rule| rule.family).collect::<Vec<_>>(), [Family::V6, Family::V4]);
+        let expected = [
+            (1021, Packets::Marked(MARK_BY_NODE)),
+            (1024, Packets::Marked(0x100)),
+            (1021, Packets::To(to)),
+            (1535, Packets::To(to)),
+        ];
+        assert_eq!(seen, expected);
+        let v6 = rules(&Settings { family: Family::V6, external_services: Vec::new(), ..settings });
+        assert_eq!(v6.iter().map(|rule| (rule.family, rule.priority)).collect::<Vec<_>>(), [(Family::V6, 1021)]);
     }
 }

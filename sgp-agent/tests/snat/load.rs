@@ -1,7 +1,6 @@
 //! Many translated flows: ten thousand at once by real sockets, and a million one after the other.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
@@ -17,12 +16,11 @@ use sgp_common::flow::{ACK, FIN, SYN};
 use sgp_common::pins::program;
 
 use crate::frames::{Frame, ip as address};
-use crate::leaving::{Leaving, NODE, NODE_MAC, OUTSIDE, leaving, leaving_by};
-use crate::node::wire::{Namespace, ip};
-use crate::node::{At, Node, Pod, allowed};
+use crate::leaving::{Leaving, NODE, OUTSIDE, leaving, leaving_by};
+use crate::net::{Net, PODS, lay};
+use crate::node::{At, Node, allowed};
 use crate::{in_range, wire};
 
-const PODS: u16 = 4;
 /// Flows to one port of one server that are open at once.
 const UDP_AT_ONCE: usize = 10_000;
 /// Likewise of TCP: both ends of each are this process's, and a process may have 20,000 sockets on many a machine.
@@ -34,64 +32,12 @@ const IN_SEQUENCE: usize = 1_000_000;
 /// So many of them that stand in the tables before the sweep comes: half of the ports to one place.
 const BETWEEN_SWEEPS: usize = 10_000;
 const RULES: [&str; 1] = ["out all * 0.0.0.0/0"];
-const ROUTER: &str = "10.200.0.1";
-const ROUTER_MAC: &str = "02:00:00:00:0c:01";
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// As many as that, or fewer where `SGP_TEST_CONNECTIONS` says so: in emulated machines that take minutes for all of them.
 fn at_most(count: usize) -> usize {
     let fewer = std::env::var("SGP_TEST_CONNECTIONS").ok().map(|text| text.parse().expect("a number of connections"));
     fewer.map_or(count, |fewer: usize| fewer.min(count))
-}
-
-/// Pods, and a server outside; the node between them is the namespace this was made in.
-struct Net {
-    pods: Vec<Namespace>,
-    outside: Namespace,
-}
-
-/// Everybody is told everybody's MAC address: what is tested is not how they would ask.
-fn lay() -> (Net, Vec<Pod>) {
-    fs::write("/proc/sys/net/ipv4/ip_forward", "1").expect("root may set this");
-    ip("link set lo up");
-    let outside = Namespace::new("outside");
-    ip(&format!(
-        "link add primary0 address {NODE_MAC} type veth peer name inet0 address {ROUTER_MAC} netns {}",
-        outside.name
-    ));
-    ip(&format!("address add {NODE}/32 dev primary0"));
-    ip("link set primary0 up");
-    ip(&format!("neigh add {ROUTER} lladdr {ROUTER_MAC} dev primary0 nud permanent"));
-    ["link set lo up", "link set inet0 up"].iter().for_each(|words| outside.ip(words));
-    outside.ip(&format!("address add {OUTSIDE}/32 dev lo"));
-    outside.ip(&format!("route add {NODE}/32 dev inet0 src {OUTSIDE}"));
-    outside.ip(&format!("neigh add {NODE} lladdr {NODE_MAC} dev inet0 nud permanent"));
-    let (pods, wired) = (1..=PODS).map(|number| lay_pod(number, &outside)).unzip();
-    (Net { pods, outside }, wired)
-}
-
-fn lay_pod(number: u16, outside: &Namespace) -> (Namespace, Pod) {
-    let space = Namespace::new(&format!("pod{number}"));
-    let (host, branch) = (format!("host{number}"), format!("vlan.eth.{number}"));
-    let (mac, host_mac, own) =
-        (format!("02:00:00:00:09:0{number}"), format!("02:00:00:00:0a:0{number}"), format!("10.9.9.{number}"));
-    ip(&format!("link add {host} address {host_mac} type veth peer name eth0 address {mac} netns {}", space.name));
-    ip(&format!("link add {branch} type veth peer name vpc{number} netns {}", outside.name));
-    ip(&format!("link set {host} up"));
-    ip(&format!("link set {branch} up"));
-    outside.ip(&format!("link set vpc{number} up"));
-    ip(&format!("route add {own}/32 dev {host}"));
-    ip(&format!("neigh add {own} lladdr {mac} dev {host} nud permanent"));
-    ip(&format!("rule add from {own} priority 1536 table {}", 100 + number));
-    ip(&format!("neigh add {ROUTER} lladdr {ROUTER_MAC} dev {branch} nud permanent"));
-    ip(&format!("route add default via {ROUTER} dev {branch} onlink table {}", 100 + number));
-    space.ip("link set eth0 up");
-    space.ip(&format!("address add {own}/32 dev eth0"));
-    space.ip(&format!("neigh add 169.254.1.1 lladdr {host_mac} dev eth0 nud permanent"));
-    space.ip("route add default via 169.254.1.1 dev eth0 onlink");
-    let index = |name: &str| if_nametoindex(name).expect("the link is there");
-    let pod = Pod::on(number, index(&host), index(&branch));
-    (space, pod)
 }
 
 /// What only the n-th flow of a pod says.

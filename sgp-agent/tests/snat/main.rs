@@ -4,6 +4,7 @@
 mod frames;
 mod leaving;
 mod load;
+mod net;
 #[path = "../node/mod.rs"]
 mod node;
 mod wire;
@@ -16,7 +17,7 @@ use sgp_agent::io::kernel::Kernel;
 use sgp_common::DropReason;
 use sgp_common::flow::{ACK, RST, SYN};
 use sgp_common::limits::{SNAT_PORT_FIRST, SNAT_PORT_LAST};
-use sgp_common::verdict::MARK_JUDGED;
+use sgp_common::verdict::{MARK_BY_NODE, MARK_JUDGED};
 use wire::{Seen, summed};
 
 fn in_range(port: u16) -> bool {
@@ -172,7 +173,7 @@ fn what_answers_a_node_port_is_marked_for_the_way_it_came_by() {
     assert!(it.node.run(pod.given(it.primary()), &question).passed, "by the pod's own rules");
     let answer = Frame::tcp(server, client, SYN | ACK).with_source_mac(pod.mac).bytes();
     let sent = it.node.run(pod.sends(), &answer);
-    assert_eq!((sent.passed, sent.mark), (true, 0x80));
+    assert_eq!((sent.passed, sent.mark), (true, 0x80 | MARK_BY_NODE));
     let by_branch = Frame::tcp((ip("10.200.9.8"), 40_000), server, SYN).bytes();
     assert!(it.node.run(pod.receives(), &by_branch).passed);
     let answer = Frame::tcp(server, (ip("10.200.9.8"), 40_000), SYN | ACK).with_source_mac(pod.mac).bytes();

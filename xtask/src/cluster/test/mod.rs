@@ -1,6 +1,7 @@
 //! `sgp-dev test`: what only a whole cluster can show. One cluster serves all cases; each cleans up after itself.
 
 mod agents;
+mod beside;
 mod cast;
 mod closed;
 mod controller;
@@ -35,12 +36,12 @@ const EVERYWHERE: [Case; 7] = [
     ("probes_pass_standard_pods_and_strict_ones_exactly_if_their_groups_allow_the_nodes", modes::probes),
     ("a_change_of_mode_touches_new_pods_only_which_reach_the_old_ones", modes::switched),
     ("a_pod_that_somebody_else_wired_is_found_and_enforced_and_its_wiring_untouched", modes::adopted),
-    ("a_pod_whose_branch_is_down_does_not_leave_by_the_nodes_own_interface", closed::branch_down),
+    ("a_pod_whose_branch_is_down_leaves_by_no_other_interface_and_by_it_again_once_it_is_up", closed::branch_down),
     ("the_cni_plugin_checks_what_it_made_and_never_takes_a_successors_wiring", plugin::verbs),
 ];
 
 /// What one cluster is enough for: the first of `SHAPES`.
-const CASES: [Case; 17] = [
+const CASES: [Case; 19] = [
     ("an_ec2_rule_change_is_enforced_within_two_seconds", latency::rule_change),
     ("a_new_policy_and_its_pod_are_enforced_from_the_first_packet", latency::first_packet),
     (
@@ -55,6 +56,8 @@ const CASES: [Case; 17] = [
     ("orphans_are_deleted_at_the_second_look_and_others_left_alone", provision::orphans),
     ("controllers_admit_pods_as_awss_does_and_one_takes_over_from_another_that_is_killed", controller::controllers),
     ("the_table_of_instance_types_is_refreshed_from_ec2", provision::instance_types),
+    ("beside_an_aws_node_that_translates_by_itself_standard_pods_take_our_ways", beside::aws_node),
+    ("rules_of_a_network_policy_engine_on_host_veths_are_asked_too", beside::policy_engine),
     ("the_manifests_of_deploy_are_accepted_and_grant_what_the_agent_needs", manifests::accepted),
     ("a_second_agent_on_a_node_is_refused_by_name", agents::second_agent),
     ("an_agent_without_bpffs_says_how_to_mount_it", agents::no_bpffs),
