@@ -13,5 +13,6 @@ pub mod host;
 pub mod io;
 pub mod protocol;
 pub mod reconcile;
+mod restore;
 pub mod serve;
 pub mod telemetry;

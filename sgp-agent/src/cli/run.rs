@@ -26,6 +26,7 @@ use crate::io::kubernetes::Kubernetes;
 use crate::io::{netlink, telemetry};
 use crate::protocol::SOCKET;
 use crate::reconcile::{Described, Provision, Reconciler, Status, poll};
+use crate::restore::restore;
 use crate::serve::{Net, serve};
 use crate::telemetry::state::AgentState;
 
@@ -222,6 +223,10 @@ async fn work(settings: Settings, node: String, host: Arc<Host>, kernel: Bpf) ->
         }
         let netlink = netlink::Netlink::connect()?;
         tokio::spawn(adopt(netlink.clone(), host.settings().veth_prefix.clone(), status.subscribe()));
+        if settings.provision == Provision::Own {
+            // Where somebody else wires, wiring is not ours to mend.
+            tokio::spawn(restore(netlink.clone(), host.settings().veth_prefix.clone(), status.subscribe()));
+        }
         let (provision, kernel) = (settings.provision, Arc::new(Mutex::new(kernel)));
         let enforcement = Enforcement { snat_policy: settings.snat_policy, ..settings.choices.enforcement() };
         let (node, kubernetes) = (node.clone(), Arc::clone(&kubernetes));

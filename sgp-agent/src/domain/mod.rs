@@ -36,6 +36,7 @@ pub mod plan;
 mod pool;
 pub mod prefix;
 pub mod readback;
+pub mod restoring;
 pub mod routing;
 pub mod scenario;
 pub mod settings;
