@@ -75,8 +75,8 @@ pub(super) fn policy_engine(stage: &Stage) -> Result<()> {
     scene.takes_our_ways()?;
     let address = outside.ip();
     for (rule, question) in [
-        (format!("FORWARD -i eni+ -d {address} -p tcp --dport 80 -j DROP"), scene.to_outside(outside)),
-        (format!("FORWARD -o eni+ -s {address} -p tcp --dport 80 -j DROP"), scene.from_outside(80)?),
+        (format!("FORWARD -i eni+ -d {address} -p tcp --dport 80 -j DROP"), scene.pod_asks(outside)),
+        (format!("FORWARD -o eni+ -s {address} -p tcp --dport 80 -j DROP"), scene.outside_asks(80)?),
     ] {
         scene.iptables(&format!("-I {rule}"))?;
         let answered = question.is_answered(Duration::from_secs(1));
@@ -91,9 +91,9 @@ impl Scene<'_> {
     fn takes_our_ways(&self) -> Result<()> {
         let outside = SocketAddr::new(self.stage.place.internet().parse()?, 80);
         let out = "in veth-P, out eth0 as node marked 0x80, in eth0, out veth-P as outside, answered";
-        self.sees(&self.to_outside(outside), &[80], out)?;
+        self.sees(&self.pod_asks(outside), &[80], out)?;
         let by_port = "in eth0, out veth-P as outside, in veth-P, out eth0 as node marked 0x80, answered";
-        self.sees(&self.from_outside(NODE_PORT)?, &[80, NODE_PORT], by_port)
+        self.sees(&self.outside_asks(NODE_PORT)?, &[80, NODE_PORT], by_port)
     }
 
     fn sees(&self, question: &Question, served: &[u16], expected: &str) -> Result<()> {
@@ -104,12 +104,12 @@ impl Scene<'_> {
         })
     }
 
-    fn to_outside(&self, to: SocketAddr) -> Question {
+    fn pod_asks(&self, to: SocketAddr) -> Question {
         Question { space: PathBuf::from(&self.p.netns), protocol: Protocol::Tcp, to, from_port: 0 }
     }
 
     /// To P itself, or to its NodePort.
-    fn from_outside(&self, port: u16) -> Result<Question> {
+    fn outside_asks(&self, port: u16) -> Result<Question> {
         let place = &self.stage.place;
         let address = if port == NODE_PORT { place.internal_ip(1) } else { self.p.address.clone() };
         let to = SocketAddr::new(address.parse()?, port);
