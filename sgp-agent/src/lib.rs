@@ -21,6 +21,8 @@ pub mod protocol;
 #[cfg(feature = "node")]
 pub mod reconcile;
 #[cfg(feature = "node")]
+mod restore;
+#[cfg(feature = "node")]
 pub mod serve;
 #[cfg(feature = "node")]
 pub mod telemetry;

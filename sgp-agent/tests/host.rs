@@ -48,7 +48,8 @@ fn on_a_strict_node_local_stands_behind_the_pods_own_rules() {
     ready(&node, &strict()).expect("the node is ready");
     assert_eq!(
         node.ip("rule"),
-        "20: from all lookup local\n1024: from all fwmark 0x80/0x80 lookup main\n32766: from all lookup main\n32767: from all lookup default"
+        "20: from all lookup local\n1021: from all fwmark 0x400000/0x400000 lookup main\n\
+         1024: from all fwmark 0x80/0x80 lookup main\n32766: from all lookup main\n32767: from all lookup default"
     );
     assert!(node.ip("-6 rule").starts_with("0: from all lookup local\n"), "the other family is left alone");
     let sysctls =
@@ -82,7 +83,8 @@ fn on_a_standard_node_only_marks_and_external_services_have_rules() {
     ready(&node, &settings).expect("the node is ready");
     assert_eq!(
         node.ip("rule"),
-        "0: from all lookup local\n1024: from all fwmark 0x100/0x100 lookup main\n\
+        "0: from all lookup local\n1021: from all fwmark 0x400000/0x400000 lookup main\n\
+         1021: from all to 198.51.100.0/24 lookup main\n1024: from all fwmark 0x100/0x100 lookup main\n\
          1535: from all to 198.51.100.0/24 lookup main\n32766: from all lookup main\n32767: from all lookup default"
     );
 }

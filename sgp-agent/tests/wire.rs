@@ -3,13 +3,19 @@
 mod node;
 
 use std::net::IpAddr;
+use std::process::Command;
 
+use aya::programs::TcAttachType;
+use aya::programs::links::LinkOrder;
+use aya::programs::tc::TcAttachOptions;
 use node::Node;
 use node::ground::attachments;
 use node::rules::{ec2, set};
 use node::wire::{Branch, CLIENTS, Wire};
 use sgp_agent::io::kernel::Attachment;
+use sgp_agent::io::kernel::maps::PinDirs;
 use sgp_common::event::CounterKey;
+use sgp_common::pins::program;
 use sgp_common::{Direction, DropReason};
 
 const RULES: [&str; 5] = [
@@ -64,6 +70,49 @@ fn real_packets_pass_and_drop_by_the_rules_however_programs_are_attached() {
         let (node, wire) = wired(Branch::Veth, *attachment);
         judges_what_goes_by(&node, &wire);
     }
+}
+
+/// A program of somebody else on the pod's host veth, as a filter: our programs stand in for it.
+fn add_filter(node: &Node, hook: &str, place: &str, program: &str) {
+    let pin = PinDirs::new(&node.dir).program(program);
+    tc(&format!("filter replace dev host1 {hook} protocol all {place} bpf da object-pinned {}", pin.display()));
+}
+
+fn tc(arguments: &str) {
+    let output = Command::new("tc").args(arguments.split(' ')).output().expect("tc runs");
+    assert!(output.status.success(), "tc {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn programs_of_others_before_and_after_ours_are_asked_too_and_ours_judge_as_ever() {
+    for attachment in attachments() {
+        let (node, wire) = wired(Branch::Veth, *attachment);
+        // One that has no word of its own, as this has none where no primary interface is known: first, and last.
+        let mut first = node.program(program::FROM_PRIMARY);
+        if *attachment == Attachment::Tcx {
+            let order = TcAttachOptions::TcxOrder(LinkOrder::first());
+            first.attach_with_options("host1", TcAttachType::Ingress, order).expect("tcx takes another program");
+        } else {
+            add_filter(&node, "ingress", "prio 1 handle 1", program::FROM_PRIMARY);
+        }
+        tc_hook();
+        ["ingress", "egress"]
+            .iter()
+            .for_each(|hook| add_filter(&node, hook, "prio 10 handle 1", program::FROM_PRIMARY));
+        judges_what_goes_by(&node, &wire);
+        // One that drops whatever the pod sends, as this does where it is no branch.
+        add_filter(&node, "ingress", "prio 20 handle 1", program::FROM_BRANCH);
+        let client: IpAddr = CLIENTS[0].parse().expect("an address");
+        assert!(!wire.pod_asks(client, 53), "{attachment:?}: its word counts where ours lets pass");
+        tc("filter del dev host1 ingress prio 20");
+        assert!(wire.pod_asks(client, 53), "{attachment:?}");
+    }
+}
+
+/// Filters need a place; where ours are filters it is there.
+fn tc_hook() {
+    // One that is there already is fine.
+    drop(Command::new("tc").args(["qdisc", "add", "dev", "host1", "clsact"]).output());
 }
 
 #[test]

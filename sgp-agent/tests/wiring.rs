@@ -67,8 +67,7 @@ fn a_standard_pod_is_reached_by_main_and_leaves_by_its_table() {
     let result = node.add(&SHOP, Mode::Standard, Cluster::V4);
     let host = result["interfaces"][0]["name"].as_str().expect("a host veth").to_owned();
     assert_eq!(host, "eni5ad86df4829");
-    let wanted =
-        "512: from all to 10.0.1.10 lookup main\n1536: from 10.0.1.10 lookup 101\n1537: from 10.0.1.10 unreachable";
+    let wanted = "512: from all to 10.0.1.10 lookup main\n1022: from 10.0.1.10 lookup 101\n1023: from 10.0.1.10 unreachable\n1536: from 10.0.1.10 lookup 101";
     assert_eq!(news(&rules, &node.ip("rule")), wanted);
     let wanted = "10.0.1.1 dev vlan.eth.1 proto static scope link\ndefault via 10.0.1.1 dev vlan.eth.1 proto static";
     assert_eq!(sorted(&node.table("101")), wanted);
@@ -81,8 +80,8 @@ fn a_standard_pod_of_an_ipv6_cluster_likewise() {
     let (rules, main) = (node.ip("-6 rule"), node.ip("-6 route"));
     let result = node.add(&SHOP, Mode::Standard, Cluster::V6);
     let host = result["interfaces"][0]["name"].as_str().expect("a host veth").to_owned();
-    let wanted = "512: from all to 2001:db8:0:1::a lookup main\n1536: from 2001:db8:0:1::a lookup 101\n\
-                  1537: from 2001:db8:0:1::a unreachable";
+    let wanted = "512: from all to 2001:db8:0:1::a lookup main\n1022: from 2001:db8:0:1::a lookup 101\n\
+                  1023: from 2001:db8:0:1::a unreachable\n1536: from 2001:db8:0:1::a lookup 101";
     assert_eq!(news(&rules, &node.ip("-6 rule")), wanted);
     let wanted = "default via fe80:ec2::1 dev vlan.eth.1 proto static metric 1024 pref medium\n\
                   fe80:ec2::1 dev vlan.eth.1 proto static metric 1024 pref medium";

@@ -92,3 +92,8 @@ pub enum Verdict {
 /// and cleared at `to_pod`; a packet that leaves the node's namespace loses it. kube-proxy uses bits 14 and
 /// 15, the VPC CNI bit 7, Calico the upper 16 by default.
 pub const MARK_JUDGED: u32 = 0x0020_0000;
+
+/// Bit of the packet mark that says "answers what came by another interface of the node, and leaves by `main`". Set at
+/// `from_pod`, read by a routing rule. Apart from `AWS_VPC_K8S_CNI_CONNMARK`, which aws-node's chains give to whatever they
+/// would translate.
+pub const MARK_BY_NODE: u32 = 0x0040_0000;

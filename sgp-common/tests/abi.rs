@@ -175,7 +175,7 @@ fn enums(out: &mut String) -> std::fmt::Result {
 
 fn constants(out: &mut String) -> std::fmt::Result {
     constants!(out, policy { HEAD_BITS, FULL_BITS, PEER_BITS, PROTOCOL_BITS, SERVICE_BITS });
-    constants!(out, verdict { MARK_JUDGED });
+    constants!(out, verdict { MARK_JUDGED, MARK_BY_NODE });
     constants!(out, settings { RELATED_ICMP, CUT_ON_REVOKE, SNAT, NODE_PORTS });
     constants!(out, untracked { TCP, UDP });
     constants!(

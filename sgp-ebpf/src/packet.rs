@@ -4,7 +4,7 @@ use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::programs::TcContext;
 use sgp_common::DropReason;
 use sgp_common::packet::{Bytes, Frame, Packet, parse};
-use sgp_common::verdict::MARK_JUDGED;
+use sgp_common::verdict::{MARK_BY_NODE, MARK_JUDGED};
 
 use crate::maps::{SCRATCH, Scratch};
 
@@ -130,11 +130,12 @@ pub(crate) fn mark_with(ctx: &TcContext, bits: u32) {
     ctx.set_mark(skb(ctx).mark | bits);
 }
 
-/// Takes our bit back.
+/// Takes our bits back.
 #[inline(always)]
 pub(crate) fn unmark(ctx: &TcContext) {
-    if is_marked(ctx) {
-        ctx.set_mark(skb(ctx).mark & !MARK_JUDGED);
+    let ours = MARK_JUDGED | MARK_BY_NODE;
+    if skb(ctx).mark & ours != 0 {
+        ctx.set_mark(skb(ctx).mark & !ours);
     }
 }
 

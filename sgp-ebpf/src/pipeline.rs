@@ -9,6 +9,7 @@ use sgp_common::exempt::{exempt, exempt_on_node, link_scoped};
 use sgp_common::flow::{Admission, Way};
 use sgp_common::packet::{Packet, Part};
 use sgp_common::policy::Question;
+use sgp_common::verdict::MARK_BY_NODE;
 use sgp_common::{Direction, DropReason, Verdict};
 
 use crate::clock::now_ns;
@@ -103,7 +104,7 @@ fn enforce_from_pod(ctx: &TcContext, record: &mut Record) -> Result<Verdict, Dro
     if answers_neighbour(packet, &here) {
         packet::mark(ctx);
     } else if here.endpoint.settings & NODE_PORTS != 0 && answers_node(packet, &here, record)? {
-        packet::mark_with(ctx, snat::node().map_or(0, |node| node.mark));
+        packet::mark_with(ctx, MARK_BY_NODE | snat::node().map_or(0, |node| node.mark));
     }
     Ok(Verdict::Passed)
 }

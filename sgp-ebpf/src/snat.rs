@@ -12,7 +12,7 @@ use sgp_common::snat::{KEPT_PORT_MIN, Node, SnatEntry, SnatKey, SnatPolicy, Snat
 use sgp_common::{Addr, DropReason, Family};
 
 use crate::maps::{ENDPOINTS, FLOWS, NODE, SNAT, SNAT_EXCLUDED};
-use crate::packet::scratch;
+use crate::packet::{mark_with, scratch};
 use crate::policy;
 use crate::rewrite::{self, Side};
 
@@ -140,7 +140,7 @@ pub(crate) fn owner(key: &SnatKey) -> Option<&'static SnatEntry> {
 pub(crate) fn send(ctx: &TcContext, packet: &Packet, nat_port: u16) -> Result<i32, DropReason> {
     let node = node().ok_or(DropReason::SnatUnsupported)?;
     rewrite::packet(ctx, packet, Side::Source, &node.addr, nat_port)?;
-    redirect(node)
+    redirect(ctx, node)
 }
 
 /// Likewise an ICMP error of the pod about a translated packet: what it quotes is made the packet that came.
@@ -152,7 +152,7 @@ pub(crate) fn send_error(ctx: &TcContext, packet: &Packet, quoted: &Packet, nat_
     let node = node().ok_or(DropReason::SnatUnsupported)?;
     rewrite::quoted(ctx, packet, quoted, Side::Destination, (&node.addr, nat_port))?;
     rewrite::packet(ctx, packet, Side::Source, &node.addr, 0)?;
-    redirect(node)
+    redirect(ctx, node)
 }
 
 /// Gives a reply the pod's address and port; the host stack, which has seen the flow leave, takes it there.
@@ -179,9 +179,11 @@ pub(crate) fn receive_error(
     rewrite::packet(ctx, packet, Side::Destination, &entry.local_addr, 0)
 }
 
-/// To the router of the primary interface's subnet, whose MAC address the kernel knows or asks for.
+/// To the router of the primary interface's subnet, whose MAC address the kernel knows or asks for. Marked, as whatever
+/// of a pod leaves there on AWS: somebody else's filters may ask for it.
 #[inline(always)]
-fn redirect(node: &Node) -> Result<i32, DropReason> {
+fn redirect(ctx: &TcContext, node: &Node) -> Result<i32, DropReason> {
+    mark_with(ctx, node.mark);
     let gateway = u32::from_ne_bytes(v4_bytes(&node.gateway));
     let mut hop = bpf_redir_neigh {
         nh_family: AF_INET,

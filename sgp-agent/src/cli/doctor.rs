@@ -2,22 +2,26 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::Ipv6Addr;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use serde::Serialize;
-use sgp_common::addr::UNSPECIFIED;
+use sgp_common::addr::{Family, UNSPECIFIED};
 use sgp_common::pins::program;
 
 use super::status::agent_of;
 use super::variables::NodeFiles;
 use super::view::View;
 use crate::domain::groups::{EndpointId, GroupSetId};
+use crate::domain::routing::Packets;
+use crate::domain::wiring::{FROM_POD_PRIORITY, OWN_WAY_PRIORITY};
 use crate::host;
 use crate::io::kernel::maps::Maps;
 use crate::io::kernel::{installed, preflight};
+use crate::io::netlink::Netlink;
 use crate::telemetry::pinned::fill;
 
 /// A map this full, in percent, is told before it is full.
@@ -30,7 +34,7 @@ const LATE_S: u64 = 120;
 struct Finding {
     ok: bool,
     what: &'static str,
-    /// What is wrong, and after a colon or semicolon what helps.
+    /// What is wrong, and after a colon or semicolon what helps; or what was found.
     detail: String,
 }
 
@@ -54,7 +58,7 @@ pub(super) fn print(doctor: &Doctor) -> Result<ExitCode> {
         finding("the agent runs and keeps up", agent(&files.runtime_dir)),
         finding("EC2 and the API server answer", sources(&files.runtime_dir)),
         finding("nothing is refused", refused(&files.runtime_dir)),
-        finding("aws-node leaves translation to us", iptables()),
+        told("translation by aws-node", aws_node()),
     ];
     match view.maps() {
         Ok(maps) => findings.extend(of_maps(doctor, &maps)),
@@ -74,9 +78,21 @@ fn finding(what: &'static str, result: Result<()>) -> Finding {
     }
 }
 
+/// One whose detail is worth a word also where nothing is wrong.
+fn told(what: &'static str, result: Result<String>) -> Finding {
+    match result {
+        Ok(detail) => Finding { ok: true, what, detail },
+        Err(error) => finding(what, Err(error)),
+    }
+}
+
 fn node(files: &NodeFiles) -> Result<()> {
+    wait_for(host::check(&files.proc_sys, &files.runtime_dir))
+}
+
+fn wait_for<T>(answer: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.context("starting the async runtime")?.block_on(host::check(&files.proc_sys, &files.runtime_dir))
+    runtime.context("starting the async runtime")?.block_on(answer)
 }
 
 fn agent(runtime_dir: &Path) -> Result<()> {
@@ -109,16 +125,55 @@ fn refused(runtime_dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// AWS's chain translates what the programs have translated already, or what they let pass as it is (facts 4).
-fn iptables() -> Result<()> {
-    let Ok(saved) = Command::new("iptables-save").args(["-t", "nat"]).output() else { return Ok(()) };
-    let text = String::from_utf8_lossy(&saved.stdout);
+/// Whoever can list the node's rules for addresses.
+const LISTINGS: [(&str, &[&str]); 3] =
+    [("iptables-save", &["-t", "nat"]), ("iptables-legacy-save", &["-t", "nat"]), ("nft", &["list", "ruleset"])];
+
+/// What of aws-node's own translation stands on the node (facts 4), by the word of whatever program can list it.
+fn aws_node() -> Result<String> {
+    let listed = |(program, args): (&'static str, &[&str])| {
+        let output = Command::new(program).args(args).output().ok().filter(|output| output.status.success())?;
+        Some((program, String::from_utf8_lossy(&output.stdout).into_owned()))
+    };
+    let looked: Vec<(&str, String)> = LISTINGS.into_iter().filter_map(listed).collect();
     ensure!(
-        !text.lines().any(|line| line.starts_with("-A POSTROUTING") && line.contains("AWS-SNAT-CHAIN")),
-        "aws-node's chain AWS-SNAT-CHAIN-0 translates on this node too: harmless for branches, whose packets the programs \
-         send by themselves, but set AWS_VPC_K8S_CNI_EXTERNALSNAT=true there if it shall not"
+        !looked.is_empty(),
+        "not looked: of {} none is there, or none may list; run doctor on the node itself",
+        LISTINGS.map(|(program, _)| program).join(", ")
     );
+    let programs: Vec<&str> = looked.iter().map(|(program, _)| *program).collect();
+    let text: String = looked.iter().map(|(_, text)| text.as_str()).collect();
+    Ok(format!("{} ({} looked)", translation(&text), programs.join(", ")))
+}
+
+/// A pod that aws-node wired has not the rule that keeps it from following aws-node's marks.
+fn own_ways(maps: &Maps) -> Result<()> {
+    let rules = wait_for(async { Netlink::connect()?.rules(Family::V4).await })?;
+    let has =
+        |priority, packets: &Packets| rules.iter().any(|rule| rule.priority == priority && rule.packets == *packets);
+    for (id, endpoint) in pods(maps) {
+        let Some(address) = Ipv6Addr::from(endpoint.ipv4.bytes).to_ipv4_mapped() else { continue };
+        let packets = Packets::From(address.into());
+        ensure!(
+            !has(FROM_POD_PRIORITY, &packets) || has(OWN_WAY_PRIORITY, &packets),
+            "aws-node wired {}: where it translates too (see above), what the pod sends out of the VPC passes no program and its answers drop; \
+             set AWS_VPC_K8S_CNI_EXTERNALSNAT=true there, or let sgp-cni wire pods",
+            maps.pod_name(id)
+        );
+    }
     Ok(())
+}
+
+/// Both stand beside ours: what a standard pod of ours sends goes its own way before rule 1024.
+fn translation(rules: &str) -> String {
+    let found: Vec<&str> = ["AWS-SNAT-CHAIN", "AWS-CONNMARK-CHAIN", "table ip aws-cni"]
+        .into_iter()
+        .filter(|name| rules.contains(name))
+        .collect();
+    if found.is_empty() {
+        return "none of it is there: ordinary pods leave the VPC under their own addresses".to_owned();
+    }
+    format!("{} found: it translates ordinary pods, and ours leave by the programs", found.join(", "))
 }
 
 fn of_maps(doctor: &Doctor, maps: &Maps) -> Vec<Finding> {
@@ -128,6 +183,7 @@ fn of_maps(doctor: &Doctor, maps: &Maps) -> Vec<Finding> {
         finding("every endpoint has an address", addresses(maps)),
         finding("no other programs on our hooks", foreign(maps)),
         finding("ports of translated flows are ours alone", ports(maps, &doctor.files.proc_sys)),
+        finding("pods leave the VPC by our programs", own_ways(maps)),
         finding("no map is nearly full", room(maps)),
     ]
 }
@@ -237,6 +293,16 @@ fn room(maps: &Maps) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_stands_of_aws_node_is_told_by_name() {
+        let nothing = translation("*nat\n-A POSTROUTING -j KUBE-POSTROUTING\n");
+        assert!(nothing.starts_with("none"), "{nothing}");
+        let chains = translation(":AWS-SNAT-CHAIN-0 - [0:0]\n-A POSTROUTING -j AWS-SNAT-CHAIN-0\n");
+        assert!(chains.starts_with("AWS-SNAT-CHAIN found"), "{chains}");
+        let nftables = translation("table ip aws-cni {\n chain snat-mark {}\n}");
+        assert!(nftables.starts_with("table ip aws-cni found"), "{nftables}");
+    }
 
     #[test]
     fn a_port_range_that_meets_ours_is_told_with_its_cure() {

@@ -30,6 +30,7 @@ use crate::io::kubernetes::Kubernetes;
 use crate::io::{netlink, telemetry};
 use crate::protocol::SOCKET;
 use crate::reconcile::{Described, Provision, Reconciler, Status, denied, poll};
+use crate::restore::restore;
 use crate::serve::{Net, serve};
 use crate::telemetry::state::AgentState;
 
@@ -223,7 +224,7 @@ async fn work(settings: Settings, node: String, host: Arc<Host>, kernel: Bpf) ->
             tokio::spawn(bring_up_trunk(Arc::clone(&host), facts.clone()));
         }
         let netlink = netlink::Netlink::connect()?;
-        tokio::spawn(adopt(netlink.clone(), host.settings().veth_prefix.clone(), status.subscribe()));
+        look_after_wiring(settings.provision, &netlink, &host.settings().veth_prefix, &status);
         let (provision, kernel) = (settings.provision, Arc::new(Mutex::new(kernel)));
         let enforcement = Enforcement { snat_policy: settings.snat_policy, ..settings.choices.enforcement() };
         let (node, kubernetes) = (node.clone(), Arc::clone(&kubernetes));
@@ -271,6 +272,14 @@ fn state_of(node: &str, host: &Host) -> AgentState {
         node: node.into(),
         mode: host.settings().mode.name().into(),
         ..AgentState::default()
+    }
+}
+
+/// Takes in what somebody else wired. Where somebody else wires, wiring is not ours to mend.
+fn look_after_wiring(provision: Provision, netlink: &netlink::Netlink, prefix: &str, status: &watch::Sender<Status>) {
+    tokio::spawn(adopt(netlink.clone(), prefix.to_owned(), status.subscribe()));
+    if provision == Provision::Own {
+        tokio::spawn(restore(netlink.clone(), prefix.to_owned(), status.subscribe()));
     }
 }
 

@@ -33,7 +33,7 @@ pub(super) struct Variables {
     /// Whether pods have IPv6 addresses, and no IPv4 [default: false]
     #[arg(long, env = variable::IPV6, value_name = "BOOL", hide_env_values = true)]
     ipv6: Option<String>,
-    /// Turn early demultiplexing of TCP off, which TCP probes of strict pods need [default: false]
+    /// Turn early demultiplexing of TCP (ours: and UDP) off, which strict pods need that their own node talks to [default: false]
     #[arg(long, env = variable::NO_EARLY_DEMUX, value_name = "BOOL", hide_env_values = true)]
     no_tcp_early_demux: Option<String>,
     /// MTU of primary interface and trunk [default: 9001]

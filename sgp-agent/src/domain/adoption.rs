@@ -75,7 +75,8 @@ fn addresses(branch: &BranchAnnotation) -> impl Iterator<Item = IpAddr> + use<> 
     branch.private_ip.map(IpAddr::V4).into_iter().chain(branch.ipv6_addr.map(IpAddr::V6))
 }
 
-fn has_branch_link(branch: &BranchAnnotation, links: &[LinkFacts]) -> bool {
+/// Whether the branch of an annotation stands on the node.
+pub(super) fn has_branch_link(branch: &BranchAnnotation, links: &[LinkFacts]) -> bool {
     let name = branch_interface(branch.vlan_id);
     links.iter().any(|link| link.name == name && mac_text(&link.mac) == branch.mac)
 }

@@ -3,10 +3,13 @@
 use std::net::Ipv6Addr;
 
 use sgp_common::addr::Family;
+use sgp_common::verdict::MARK_BY_NODE;
 
 use super::routing::{Packets, RoutingRule};
 use super::settings::Settings;
-use super::wiring::{EXTERNAL_PRIORITY, LOCAL, LOCAL_PRIORITY, MAIN, MARK_PRIORITY, Mode, VPC_ROUTER_V6};
+use super::wiring::{
+    BY_NODE_PRIORITY, EXTERNAL_PRIORITY, LOCAL, LOCAL_PRIORITY, MAIN, MARK_PRIORITY, Mode, VPC_ROUTER_V6,
+};
 
 /// A sysctl and the value it needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +50,11 @@ pub fn sysctls(settings: &Settings, primary: Option<&str>) -> Vec<Sysctl> {
     let early_demux = if settings.early_demux { "1" } else { "0" };
     let mut all = vec![must("net/ipv4/ip_forward", "1")];
     all.push(sysctl(Need::IfThere, "net/ipv4/tcp_early_demux".to_owned(), early_demux));
+    if !settings.early_demux {
+        // AWS leaves it. But what a strict pod sends to a connected socket of its own node is to be forwarded, and the kernel
+        // drops what it should forward and has given to a socket already.
+        all.push(sysctl(Need::IfThere, "net/ipv4/udp_early_demux".to_owned(), "0"));
+    }
     // Replies to what came by a branch may leave by the primary interface, and the other way round.
     all.extend(of_primary("ipv4", "rp_filter", "2"));
     if settings.family == Family::V6 {
@@ -60,10 +68,17 @@ pub fn sysctls(settings: &Settings, primary: Option<&str>) -> Vec<Sysctl> {
 
 /// Rules that are no pod's: what is marked, and what is for external services, goes by `main`.
 pub fn rules(settings: &Settings) -> Vec<RoutingRule> {
-    let to_main = |priority, packets| RoutingRule { family: Family::V4, priority, packets, table: Some(MAIN) };
-    let mark = settings.follows_mark().then(|| to_main(MARK_PRIORITY, Packets::Marked(settings.mark)));
-    let services = settings.external_services.iter().map(|net| to_main(EXTERNAL_PRIORITY, Packets::To((*net).into())));
-    mark.into_iter().chain(services).collect()
+    let to_main = |family, priority, packets| RoutingRule { family, priority, packets, table: Some(MAIN) };
+    // AWS has no NodePorts of IPv6 pods: their answers leave by the branch under the node's address, which the VPC does not
+    // carry.
+    let answers = settings.node_ports;
+    let answers = answers.then(|| to_main(settings.family, BY_NODE_PRIORITY, Packets::Marked(MARK_BY_NODE)));
+    let is_marked = settings.follows_mark() && settings.family == Family::V4;
+    let mark = is_marked.then(|| to_main(Family::V4, MARK_PRIORITY, Packets::Marked(settings.mark)));
+    let services = settings.external_services.iter().flat_map(|net| {
+        [BY_NODE_PRIORITY, EXTERNAL_PRIORITY].map(|priority| to_main(Family::V4, priority, Packets::To((*net).into())))
+    });
+    answers.into_iter().chain(mark).chain(services).collect()
 }
 
 /// The steps that put the table `local` behind strict pods' own rules, from the rules a family has now. At no
@@ -107,10 +122,10 @@ mod tests {
         assert_eq!(texts(&Settings::default()), v4);
         let settings = Settings { early_demux: false, family: Family::V6, ..Settings::default() };
         let v6 = texts(&settings);
-        assert_eq!(v6[1], "net/ipv4/tcp_early_demux=0");
+        assert_eq!(v6[1..3], ["net/ipv4/tcp_early_demux=0", "net/ipv4/udp_early_demux=0"]);
         let more =
             ["net/ipv6/conf/all/disable_ipv6=0", "net/ipv6/conf/eth0/accept_ra=2", "net/ipv6/conf/all/forwarding=1"];
-        assert_eq!(v6[3..], more);
+        assert_eq!(v6[4..], more);
     }
 
     #[test]
@@ -138,6 +153,14 @@ mod tests {
         let seen: Vec<(u32, Packets)> =
             rules(&settings).into_iter().map(|rule| (rule.priority, rule.packets)).collect();
         let to = "198.51.100.0/24".parse().expect("a CIDR");
-        assert_eq!(seen, [(1024, Packets::Marked(0x100)), (1535, Packets::To(to))]);
+        let expected = [
+            (1021, Packets::Marked(MARK_BY_NODE)),
+            (1024, Packets::Marked(0x100)),
+            (1021, Packets::To(to)),
+            (1535, Packets::To(to)),
+        ];
+        assert_eq!(seen, expected);
+        let v6 = rules(&Settings { family: Family::V6, external_services: Vec::new(), ..settings });
+        assert_eq!(v6.iter().map(|rule| (rule.family, rule.priority)).collect::<Vec<_>>(), [(Family::V6, 1021)]);
     }
 }

@@ -37,6 +37,7 @@ mod pool;
 pub mod prefix;
 pub mod readback;
 pub mod reasons;
+pub mod restoring;
 pub mod routing;
 pub mod scenario;
 pub mod settings;

@@ -110,7 +110,7 @@ impl Settings {
             external_services: given.networks(variable::EXTERNAL_SERVICES),
             snat: given.snat(family),
             mark: given.mark(),
-            node_ports: given.flag(variable::NODE_PORTS, true) && family == Family::V4,
+            node_ports: given.flag(variable::NODE_PORTS, true),
         };
         Ok((settings, given.warnings))
     }

@@ -9,7 +9,8 @@ use ipnet::IpNet;
 use super::branches::VLAN_IDS;
 use super::routing::{Packets, RoutingRule};
 use super::wiring::{
-    CLOSED_PRIORITY, FROM_POD_PRIORITY, STRICT_PRIORITY, TABLE_BASE, TO_POD_PRIORITY, branch_interface,
+    CLOSED_PRIORITY, FROM_POD_PRIORITY, OWN_WAY_PRIORITY, STRICT_PRIORITY, TABLE_BASE, TO_POD_PRIORITY,
+    branch_interface,
 };
 
 /// What a pod is known by.
@@ -52,7 +53,9 @@ impl Marks {
             (TO_POD_PRIORITY, Packets::To(net)) => {
                 self.addresses.contains(&net.addr()) && *net == IpNet::from(net.addr())
             }
-            (FROM_POD_PRIORITY | CLOSED_PRIORITY, Packets::From(address)) => self.addresses.contains(address),
+            (OWN_WAY_PRIORITY | FROM_POD_PRIORITY | CLOSED_PRIORITY, Packets::From(address)) => {
+                self.addresses.contains(address)
+            }
             _ => false,
         }
     }
@@ -60,7 +63,7 @@ impl Marks {
 
 /// The VLAN id a rule of a pod leads to.
 fn vlan_of(rule: &RoutingRule) -> Option<u16> {
-    let leads = [STRICT_PRIORITY, FROM_POD_PRIORITY].contains(&rule.priority);
+    let leads = [STRICT_PRIORITY, OWN_WAY_PRIORITY, FROM_POD_PRIORITY].contains(&rule.priority);
     let id = u16::try_from(rule.table?.checked_sub(TABLE_BASE)?).ok()?;
     (leads && VLAN_IDS.contains(&id)).then_some(id)
 }

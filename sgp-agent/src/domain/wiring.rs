@@ -16,16 +16,22 @@ pub const STRICT_PRIORITY: u32 = 10;
 pub const LOCAL_PRIORITY: u32 = 20;
 /// Rule priority: everything to a standard pod's address is looked up in `main`.
 pub const TO_POD_PRIORITY: u32 = 512;
+/// Rule priority: what answers a NodePort, and what is for an external service, is looked up in `main`: before the pods'
+/// own way. Ours, as the next two: on AWS 1024, 1535 and 1536 do it. But where aws-node translates, its chains give the mark
+/// of 1024 to whatever a standard pod sends out of the VPC, and that would leave by `main`, past everybody who judges.
+pub const BY_NODE_PRIORITY: u32 = 1021;
+/// Rule priority: everything from a standard pod's address is looked up in the branch's own table.
+pub const OWN_WAY_PRIORITY: u32 = 1022;
+/// Rule priority: what comes from a standard pod's address and found no way in the branch's table, because the
+/// branch is down, goes nowhere. Without it `main` would send it out by the node's own interface, where nobody
+/// judges.
+pub const CLOSED_PRIORITY: u32 = 1023;
 /// Rule priority: packets with the mark are looked up in `main`.
 pub const MARK_PRIORITY: u32 = 1024;
 /// Rule priority: everything to an external service is looked up in `main`.
 pub const EXTERNAL_PRIORITY: u32 = 1535;
-/// Rule priority: everything from a standard pod's address is looked up in the branch's own table.
+/// Rule priority at which the VPC CNI has the standard pod's own way, and looks for it.
 pub const FROM_POD_PRIORITY: u32 = 1536;
-/// Rule priority: what comes from a standard pod's address and found no way in the branch's table, because the
-/// branch is down, goes nowhere. Without it `main` would send it out by the node's own interface, where nobody
-/// judges. Ours: the VPC CNI has none.
-pub const CLOSED_PRIORITY: u32 = 1537;
 /// Metric of the route that does the same in a strict pod's table. A route and not a rule, since it must leave
 /// link-local IPv6 alone: by that the node learns where the pod is, and routes that are on another interface
 /// do not apply to it.
@@ -93,6 +99,7 @@ impl Wired<'_> {
             Mode::Standard => vec![
                 rule(CLOSED_PRIORITY, Packets::From(self.address), None),
                 rule(TO_POD_PRIORITY, Packets::To(self.address.into()), Some(MAIN)),
+                rule(OWN_WAY_PRIORITY, Packets::From(self.address), own),
                 rule(FROM_POD_PRIORITY, Packets::From(self.address), own),
             ],
         }

@@ -16,7 +16,7 @@ use crate::domain::observed::LinkFacts;
 use crate::domain::routing::RoutingRule;
 use crate::domain::settings::Settings;
 use crate::domain::settings::variable::ENI_MTU;
-use crate::domain::wiring::{EXTERNAL_PRIORITY, MARK_PRIORITY, parse_mac};
+use crate::domain::wiring::{BY_NODE_PRIORITY, EXTERNAL_PRIORITY, MARK_PRIORITY, parse_mac};
 use crate::io::netlink::Netlink;
 use record::{Change, Record};
 
@@ -117,8 +117,10 @@ impl Host {
 
     /// Rules of earlier settings go, unless they were there before us.
     async fn node_rules(&self, netlink: &Netlink, record: &mut Record) -> Result<()> {
-        let (wanted, present) = (rules(&self.settings), netlink.rules(Family::V4).await?);
-        let of_settings = |rule: &&RoutingRule| [MARK_PRIORITY, EXTERNAL_PRIORITY].contains(&rule.priority);
+        let (wanted, mut present) = (rules(&self.settings), netlink.rules(Family::V4).await?);
+        present.extend(netlink.rules(Family::V6).await?);
+        let settable = [BY_NODE_PRIORITY, MARK_PRIORITY, EXTERNAL_PRIORITY];
+        let of_settings = |rule: &&RoutingRule| settable.contains(&rule.priority);
         let stale: Vec<RoutingRule> =
             record.added.iter().filter(of_settings).filter(|rule| !wanted.contains(rule)).cloned().collect();
         for rule in stale {

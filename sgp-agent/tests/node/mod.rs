@@ -224,7 +224,7 @@ pub(crate) fn wire(number: u16) -> Pod {
 
 impl Pod {
     /// A pod with these interfaces.
-    fn on(number: u16, host: u32, branch: u32) -> Self {
+    pub(crate) fn on(number: u16, host: u32, branch: u32) -> Self {
         let last = number as u8;
         Self {
             interface_id: format!("eni-pod{number}"),

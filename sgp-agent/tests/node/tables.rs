@@ -1,5 +1,7 @@
 //! What a test does to the tables of the data path behind its back.
 
+use std::time::Duration;
+
 use aya::maps::{HashMap, Map, MapData};
 use sgp_agent::io::kernel::maps::{Maps, PinDirs};
 use sgp_common::flow::{Flow, FlowKey, FlowState};
@@ -22,6 +24,12 @@ impl Node {
         self.each_flow(|flow| {
             if flow.state == FlowState::Closed { Some(Flow { last_seen_ns: 0, ..flow }) } else { Some(flow) }
         });
+    }
+
+    /// So much time goes by for all flows at once.
+    pub(crate) fn let_time_pass(&mut self, time: Duration) {
+        let ns = u64::try_from(time.as_nanos()).expect("no more than some centuries");
+        self.each_flow(|flow| Some(Flow { last_seen_ns: flow.last_seen_ns.saturating_sub(ns), ..flow }));
     }
 
     /// Flows are lost, as to a full table's owner that removed them by hand.

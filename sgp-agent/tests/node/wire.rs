@@ -170,24 +170,26 @@ fn any(like: IpAddr) -> IpAddr {
 }
 
 /// A network namespace with a name, which goes with this.
-struct Namespace {
-    name: String,
+pub(crate) struct Namespace {
+    pub(crate) name: String,
 }
 
 impl Namespace {
-    fn new(what: &str) -> Self {
+    /// Makes one.
+    pub(crate) fn new(what: &str) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let name = format!("sgp-{}-{}-{what}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         ip(&format!("netns add {name}"));
         Self { name }
     }
 
-    fn ip(&self, arguments: &str) {
+    /// Runs `ip` inside.
+    pub(crate) fn ip(&self, arguments: &str) {
         ip(&format!("-n {} {arguments}", self.name));
     }
 
     /// Does something inside, on a thread of its own. A socket stays there.
-    fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+    pub(crate) fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let namespace = File::open(format!("/run/netns/{}", self.name)).expect("the namespace stands");
         let enter = || {
             setns(&namespace, CloneFlags::CLONE_NEWNET).expect("root may enter a namespace");
@@ -203,7 +205,8 @@ impl Drop for Namespace {
     }
 }
 
-fn ip(arguments: &str) {
+/// Runs `ip` where this is.
+pub(crate) fn ip(arguments: &str) {
     let output = Command::new("ip").args(arguments.split_whitespace()).output().expect("ip runs");
     assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
 }

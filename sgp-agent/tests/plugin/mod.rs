@@ -62,8 +62,20 @@ impl Node {
         }
         node.ip_in("vpc", "link set node up");
         node.branches();
+        node.settle();
         node.listen();
         Some(node)
+    }
+
+    /// A veth learns by and by that its other end is up; routes say so.
+    fn settle(&self) {
+        for _ in 0..500 {
+            if !self.ip("route").contains("linkdown") {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        panic!("the node's primary interface has no carrier");
     }
 
     /// VLAN links of a trunk, where the kernel has them; else links that somebody provides.

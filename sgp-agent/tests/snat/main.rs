@@ -2,102 +2,25 @@
 
 #[path = "../../../sgp-common/tests/frames/mod.rs"]
 mod frames;
+mod leaving;
+mod load;
+mod net;
 #[path = "../node/mod.rs"]
 mod node;
 mod upgrade;
 mod wire;
 
-use std::net::IpAddr;
-
 use frames::{Frame, ip};
-use node::rules::{ec2, set};
-use node::{At, Node};
-use sgp_agent::domain::enforcement::{Enforcement, SnatJudges};
-use sgp_agent::domain::observed::{Attachment, NetworkInterface, Observed};
-use sgp_agent::domain::settings::{Settings, Snat, SnatPorts};
+use leaving::{NODE, OUTSIDE, leaving};
+use sgp_agent::domain::enforcement::SnatJudges;
+use sgp_agent::domain::settings::SnatPorts;
 use sgp_agent::io::kernel::Kernel;
+use sgp_common::DropReason;
 use sgp_common::flow::{ACK, RST, SYN};
 use sgp_common::limits::{SNAT_PORT_FIRST, SNAT_PORT_LAST};
 use sgp_common::pins::program;
-use sgp_common::{DropReason, verdict::MARK_JUDGED};
+use sgp_common::verdict::{MARK_BY_NODE, MARK_JUDGED};
 use wire::{Seen, summed};
-
-const NODE: &str = "10.200.0.5";
-const OUTSIDE: &str = "203.0.113.9";
-const NODE_MAC: &str = "02:00:00:00:05:05";
-
-/// A node with a standard-mode pod whose groups allow nothing, behind a primary interface of these rules.
-struct Leaving {
-    node: Node,
-    observed: Observed,
-    primary: u32,
-}
-
-fn leaving(ports: SnatPorts, judges: SnatJudges, rules: &[&str]) -> Option<Leaving> {
-    let node = Node::start(1)?;
-    let primary = node.link("primary0");
-    let snat = Snat::Node { exclude: vec!["198.51.100.0/24".parse().expect("a CIDR")], ports };
-    let settings = Settings { snat, ..Settings::default() };
-    let enforcement = Enforcement { snat_policy: judges, ..Enforcement::default() };
-    let cloud = ec2(&[("sg-node", rules), ("sg-pod", &["out tcp 22 0.0.0.0/0", "in tcp 80 0.0.0.0/0"])]);
-    let mut observed = Observed { settings, enforcement, ..node.observed(&cloud, &[set(&["sg-pod"])]) };
-    let cloud = observed.cloud.as_mut().expect("EC2");
-    cloud.instance.id = "i-1".into();
-    cloud.interfaces.insert("eni-primary".into(), interface());
-    observed.links.as_mut().expect("links").push(node.described_link("primary0", primary, [2, 0, 0, 0, 5, 5]));
-    let mut leaving = Leaving { node, observed, primary };
-    leaving.apply();
-    Some(leaving)
-}
-
-fn interface() -> NetworkInterface {
-    let here = Attachment { instance_id: "i-1".into(), status: "attached".into(), ..Attachment::default() };
-    NetworkInterface {
-        id: "eni-primary".into(),
-        mac: NODE_MAC.into(),
-        addresses: vec![ip(NODE)],
-        groups: set(&["sg-node"]),
-        attachment: Some(here),
-        ..NetworkInterface::default()
-    }
-}
-
-impl Leaving {
-    fn apply(&mut self) {
-        let observed = self.observed.clone();
-        self.node.apply(&observed);
-    }
-
-    fn pod(&self) -> IpAddr {
-        self.node.pods[0].ipv4
-    }
-
-    /// What the pod sends: as it leaves, if it leaves by the primary interface; else why it does not.
-    fn out(&mut self, frame: &Frame) -> Result<Seen, Option<DropReason>> {
-        let at = self.node.pods[0].leaves();
-        let (ran, bytes) = self.node.rewritten(at, &summed(frame));
-        if ran.redirected {
-            return Ok(Seen::of(&bytes));
-        }
-        let told = self.node.run(at, &frame.bytes()).events;
-        Err(if ran.passed { None } else { told.first().and_then(|event| DropReason::from_code(event.reason)) })
-    }
-
-    /// What comes in by the primary interface: as it goes up, and whether it is marked as judged.
-    fn back(&self, frame: &Frame) -> (bool, u32, Vec<u8>) {
-        self.back_bytes(&summed(frame))
-    }
-
-    fn back_bytes(&self, frame: &[u8]) -> (bool, u32, Vec<u8>) {
-        let at = At { program: program::FROM_PRIMARY, ifindex: self.primary, ingress: self.primary, mark: 0 };
-        let (ran, bytes) = self.node.rewritten(at, frame);
-        (ran.passed, ran.mark, bytes)
-    }
-
-    fn entries(&self) -> usize {
-        self.node.maps.snat.keys().count()
-    }
-}
 
 fn in_range(port: u16) -> bool {
     (SNAT_PORT_FIRST..=SNAT_PORT_LAST).contains(&port)
@@ -249,10 +172,10 @@ fn what_answers_a_node_port_is_marked_for_the_way_it_came_by() {
     let Some(mut it) = leaving(SnatPorts::Prng, SnatJudges::Node, &["out all * 0.0.0.0/0"]) else { return };
     let (client, server, pod) = ((ip("10.200.9.9"), 40_000), (it.pod(), 80), it.node.pods[0].clone());
     let question = Frame::tcp(client, server, SYN).bytes();
-    assert!(it.node.run(pod.given(it.primary), &question).passed, "by the pod's own rules");
+    assert!(it.node.run(pod.given(it.primary()), &question).passed, "by the pod's own rules");
     let answer = Frame::tcp(server, client, SYN | ACK).with_source_mac(pod.mac).bytes();
     let sent = it.node.run(pod.sends(), &answer);
-    assert_eq!((sent.passed, sent.mark), (true, 0x80));
+    assert_eq!((sent.passed, sent.mark), (true, 0x80 | MARK_BY_NODE));
     let by_branch = Frame::tcp((ip("10.200.9.8"), 40_000), server, SYN).bytes();
     assert!(it.node.run(pod.receives(), &by_branch).passed);
     let answer = Frame::tcp(server, (ip("10.200.9.8"), 40_000), SYN | ACK).with_source_mac(pod.mac).bytes();

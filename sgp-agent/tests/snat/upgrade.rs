@@ -6,6 +6,7 @@ mod previous;
 use sgp_agent::io::kernel::{Attachment, trial};
 
 use super::*;
+use crate::node::At;
 use previous::Previous;
 
 /// A flow of before, one that the older layout's programs let out, and the replies to both by the programs of either.
@@ -19,7 +20,7 @@ fn translated_flows_of_an_older_layout_keep_their_ports_and_get_their_replies() 
 
     let by_old =
         |at: At, frame: &Frame| trial::run_and_read(&previous.program(at.program), at, &summed(frame)).expect("a run");
-    let came_in = At { program: program::FROM_PRIMARY, ifindex: it.primary, ingress: it.primary, mark: 0 };
+    let came_in = At { program: program::FROM_PRIMARY, ifindex: it.primary(), ingress: it.primary(), mark: 0 };
     let (_, reply) = by_old(came_in, &Frame::tcp(server, first.source, SYN | ACK));
     assert_eq!(Seen::of(&reply).destination, pod, "the older layout knows the flow");
     let (ran, left) = by_old(it.node.pods[0].leaves(), &Frame::tcp(pod, other, SYN));

@@ -14,9 +14,10 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
+use node::Node;
+use node::ground::attachments;
 use node::rules::{ec2, set};
 use node::wire::{Branch, CLIENTS, Wire};
-use node::{Node, attachments};
 use previous::Previous;
 use sgp_agent::domain::observed::Observed;
 use sgp_agent::io::kernel::{Attachment, Bpf, Kernel, uninstall};

@@ -16,6 +16,11 @@ pub(crate) struct Tools {
 }
 
 impl Tools {
+    /// Whether they are Debian's of Kubernetes 1.20, the last resort of `cargo xtask setup`.
+    pub(crate) fn are_old(&self) -> bool {
+        self.kube_bin.to_string_lossy().contains("1.20")
+    }
+
     /// Reads SGP_KUBE_BIN, SGP_VENV and SGP_AGENT.
     pub(crate) fn found() -> Result<Self> {
         let path = |name: &str| {

@@ -137,8 +137,7 @@ fn apply(place: &Place, tools: &Tools, yaml: &str) -> Result<()> {
 
 /// The API server of Debian's 1.20 is too old for what newer clients ask of it.
 pub(crate) fn apply_options(tools: &Tools) -> Vec<String> {
-    let old = tools.kube_bin.to_string_lossy().contains("1.20");
-    if old { vec!["--validate=false".to_owned()] } else { Vec::new() }
+    if tools.are_old() { vec!["--validate=false".to_owned()] } else { Vec::new() }
 }
 
 fn start_nodes(place: &Place, tools: &Tools) -> Result<()> {

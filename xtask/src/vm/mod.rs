@@ -25,8 +25,8 @@ const NEED_KERNEL: [&str; 2] = ["\nmod node;\n", "\nmod plugin;\n"];
 const NEED_NONE: [&str; 2] = ["crash", "monitoring"];
 /// What test programs read besides.
 const DATA: [&str; 1] = ["sgp-agent/examples"];
-/// Emulated machines are some ten times slower: worlds of `kernel_oracle`.
-const WORLDS: &str = "SGP_TEST_WORLDS=5";
+/// Emulated machines are some ten times slower: worlds of `kernel_oracle`, and connections that `snat` opens.
+const FEWER: [&str; 2] = ["SGP_TEST_WORLDS=5", "SGP_TEST_CONNECTIONS=1000"];
 
 /// A machine about to boot.
 struct Machine {
@@ -135,7 +135,7 @@ fn content(filter: Option<&str>) -> Result<Content> {
     let tests: Vec<(String, PathBuf)> = needed.map(|(name, _, program)| (name, program)).collect();
     ensure!(!tests.is_empty(), "no test program needs a kernel: have its modules {NEED_KERNEL:?} moved?");
     let data = DATA.iter().map(|path| cargo::root().join(path)).collect();
-    let environment = vec![WORLDS.to_owned()];
+    let environment = FEWER.map(str::to_owned).to_vec();
     // Tests know it by this path.
     let agent = cargo::debug_directory().join("sgp-agent");
     Ok(Content { tests, arguments, environment, agent, data })

@@ -103,7 +103,7 @@ fn external_snat_and_ipv6_translate_nothing_and_ignore_exclusions() {
     let excluded = (variable::EXCLUDE_SNAT, "nonsense");
     assert_eq!(settings(&[(variable::EXTERNAL_SNAT, "true"), excluded]).snat, Snat::External);
     let v6 = settings(&[(variable::IPV6, "true"), excluded]);
-    assert_eq!((v6.snat, v6.node_ports), (Snat::External, false));
+    assert_eq!((v6.snat, v6.node_ports), (Snat::External, true));
 }
 
 #[test]
@@ -155,5 +155,6 @@ fn marked_packets_follow_main_for_node_ports_or_translation() {
     assert!(settings(&[(variable::NODE_PORTS, "false")]).follows_mark());
     assert!(settings(&[(variable::EXTERNAL_SNAT, "true")]).follows_mark());
     assert!(!settings(&[(variable::EXTERNAL_SNAT, "true"), (variable::NODE_PORTS, "false")]).follows_mark());
-    assert!(!settings(&[(variable::IPV6, "true")]).follows_mark());
+    assert!(settings(&[(variable::IPV6, "true")]).follows_mark());
+    assert!(!settings(&[(variable::IPV6, "true"), (variable::NODE_PORTS, "false")]).follows_mark());
 }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use futures::{StreamExt, TryStreamExt};
 use ipnet::IpNet;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
-use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use rtnetlink::packet_route::neighbour::NeighbourState;
 use rtnetlink::{
     Error, Handle, IpVersion, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVlan, MulticastGroup, new_connection,
@@ -66,6 +66,20 @@ impl Netlink {
         let found = found.with_context(|| format!("asking for link {index}"))?;
         let of = |attribute: &LinkAttribute| if let LinkAttribute::Mtu(mtu) = attribute { Some(*mtu) } else { None };
         found.and_then(|link| link.attributes.iter().find_map(of)).with_context(|| format!("link {index} has no MTU"))
+    }
+
+    /// Whether a link is set up; one that is gone is not.
+    ///
+    /// # Errors
+    /// Where the kernel does not answer.
+    pub async fn is_up(&self, index: u32) -> Result<bool> {
+        match self.handle.link().get().match_index(index).execute().try_next().await {
+            Err(error) if errno(&error) == Some(libc::ENODEV) => Ok(false),
+            found => {
+                let found = found.with_context(|| format!("asking for link {index}"))?;
+                Ok(found.is_some_and(|link| link.header.flags.contains(LinkFlags::Up)))
+            }
+        }
     }
 
     /// MAC address of the other end of a veth, in whichever namespace; `None` where it has none that can be seen.

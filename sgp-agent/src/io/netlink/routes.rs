@@ -1,5 +1,6 @@
 //! Routes.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context, Result};
@@ -10,6 +11,7 @@ use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage,
 use sgp_common::addr::Family;
 
 use super::{Netlink, gone};
+use crate::domain::restoring::Standing;
 use crate::domain::wiring::{CLOSED_METRIC, MAIN};
 
 /// A route; without a router it is on the link, without a device it leads nowhere.
@@ -51,6 +53,19 @@ impl Netlink {
     /// Where the kernel refuses.
     pub async fn host_routes(&self, family: Family) -> Result<Vec<HostRoute>> {
         Ok(self.routes(family).await?.iter().filter_map(host_route).collect())
+    }
+
+    /// Every route of a family that leads out of an interface: table, destination, index of the interface.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub async fn device_routes(&self, family: Family) -> Result<BTreeSet<Standing>> {
+        let everywhere = if family == Family::V4 { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let standing = |route: &RouteMessage| {
+            let to = destination(route).unwrap_or(everywhere);
+            Some((table_of(route), IpNet::new(to, route.header.destination_prefix_length).ok()?, device_of(route)?))
+        };
+        Ok(self.routes(family).await?.iter().filter_map(standing).collect())
     }
 
     /// Index of the interface that the default route of a family leaves by, if there is one: the one asked first.
@@ -103,16 +118,20 @@ fn message(route: &Route) -> Result<RouteMessage> {
 }
 
 fn host_route(route: &RouteMessage) -> Option<HostRoute> {
-    let to = route.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Destination(RouteAddress::Inet(addr)) => Some(IpAddr::V4(*addr)),
-        RouteAttribute::Destination(RouteAddress::Inet6(addr)) if !addr.is_unicast_link_local() => {
-            Some(IpAddr::V6(*addr))
-        }
-        _ => None,
-    })?;
+    let to = destination(route)?;
     let full = if to.is_ipv4() { 32 } else { 128 };
-    let single = route.header.destination_prefix_length == full && !to.is_multicast();
+    let of_a_link = matches!(to, IpAddr::V6(addr) if addr.is_unicast_link_local());
+    let single = route.header.destination_prefix_length == full && !to.is_multicast() && !of_a_link;
     single.then_some(HostRoute { to, device: device_of(route)? })
+}
+
+/// The destination; a default route names none.
+fn destination(route: &RouteMessage) -> Option<IpAddr> {
+    route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(RouteAddress::Inet(addr)) => Some(IpAddr::V4(*addr)),
+        RouteAttribute::Destination(RouteAddress::Inet6(addr)) => Some(IpAddr::V6(*addr)),
+        _ => None,
+    })
 }
 
 fn device_of(route: &RouteMessage) -> Option<u32> {

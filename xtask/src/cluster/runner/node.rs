@@ -72,14 +72,23 @@ fn settings(place: &Place) -> [(&'static str, &'static str); 5] {
     ]
 }
 
-/// The real kube-proxy, in iptables mode; it leaves the machine's conntrack limits alone.
+/// How a node's kube-proxy rewrites: each mode of ours meets both, and so does each family. Debian's knows only iptables.
+fn proxy_mode(node: &Node) -> &'static str {
+    match (node.place.mode, node.place.family) {
+        (Mode::Strict, Family::V4) | (Mode::Standard, Family::V6) if !node.tools.are_old() => "nftables",
+        _ => "iptables",
+    }
+}
+
+/// The real kube-proxy; it leaves the machine's conntrack limits alone.
 pub(super) async fn keep_proxy(node: Node) {
     keep(&node, "kube-proxy", || proxy(&node)).await;
 }
 
 fn proxy(node: &Node) -> Command {
     let mut command = Command::new(node.tools.kube_bin.join("kube-proxy"));
-    command.args(["--proxy-mode=iptables", "--conntrack-max-per-core=0", "--conntrack-min=0"]);
+    command.arg(format!("--proxy-mode={}", proxy_mode(node)));
+    command.args(["--conntrack-max-per-core=0", "--conntrack-min=0"]);
     command.args(["--conntrack-tcp-timeout-established=0s", "--conntrack-tcp-timeout-close-wait=0s"]);
     command.args([
         "--healthz-bind-address=",

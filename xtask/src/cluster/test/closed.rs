@@ -1,11 +1,13 @@
 //! Doors that must be shut: annotations that lie, and branches that are down.
 
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
 use super::input::waits;
 use super::stage::{NAMESPACE, Role, Stage, Wired};
+use crate::demo::hands::until;
 use crate::demo::tutorial::Node;
 
 /// A pod that brings a neighbour's annotation along is refused, and the neighbour's wiring stays.
@@ -27,7 +29,8 @@ pub(super) fn forged_annotation(stage: &Stage) -> Result<()> {
     Ok(())
 }
 
-/// With the branch down, the pod's packets go nowhere: not out by the node's own interface.
+/// With the branch down, the pod's packets go nowhere: not out by the node's own interface. Once it is up again they take
+/// the way they took.
 pub(super) fn branch_down(stage: &Stage) -> Result<()> {
     stage.namespace()?;
     stage.policy("lonely", &stage.group("lonely")?)?;
@@ -42,7 +45,15 @@ pub(super) fn branch_down(stage: &Stage) -> Result<()> {
     let after = route()?;
     on_node(stage, node, &["link", "set", &branch, "up"])?.ok()?;
     ensure!(after.status != 0 && !after.words().contains("eth0"), "with the branch down it is {}", after.words());
-    Ok(())
+    until(Duration::from_secs(10), || {
+        let again = route()?;
+        ensure!(
+            again.status == 0 && again.words().contains(&branch),
+            "with the branch up again it is {}",
+            again.words()
+        );
+        Ok(())
+    })
 }
 
 fn on_node(stage: &Stage, node: &Node, words: &[&str]) -> Result<crate::demo::hands::Outcome> {

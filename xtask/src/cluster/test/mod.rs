@@ -1,8 +1,10 @@
 //! `sgp-dev test`: what only a whole cluster can show. One cluster serves all cases; each cleans up after itself.
 
 mod agents;
+mod beside;
 mod breakages;
 mod burst;
+mod cast;
 mod choices;
 mod closed;
 mod controller;
@@ -11,11 +13,13 @@ mod full;
 mod input;
 mod latency;
 mod manifests;
+mod matrix;
 mod modes;
 mod plugin;
 mod provision;
 mod rows;
 mod stage;
+mod talk;
 mod transcript;
 mod wire;
 
@@ -32,17 +36,18 @@ use crate::place::{Family, Machine, Mode, Shape};
 type Case = (&'static str, fn(&Stage) -> Result<()>);
 
 /// What is shown in a cluster of each mode and family.
-const EVERYWHERE: [Case; 6] = [
+const EVERYWHERE: [Case; 7] = [
+    ("from_and_to_everywhere_packets_pass_by_a_rule_or_drop_as_facts_and_semantics_say", matrix::matrix),
     ("packets_take_the_ways_of_the_vpc_cni_under_the_sources_of_the_vpc_cni", rows::rows),
     ("probes_pass_standard_pods_and_strict_ones_exactly_if_their_groups_allow_the_nodes", modes::probes),
     ("a_change_of_mode_touches_new_pods_only_which_reach_the_old_ones", modes::switched),
     ("a_pod_that_somebody_else_wired_is_found_and_enforced_and_its_wiring_untouched", modes::adopted),
-    ("a_pod_whose_branch_is_down_does_not_leave_by_the_nodes_own_interface", closed::branch_down),
+    ("a_pod_whose_branch_is_down_leaves_by_no_other_interface_and_by_it_again_once_it_is_up", closed::branch_down),
     ("the_cni_plugin_checks_what_it_made_and_never_takes_a_successors_wiring", plugin::verbs),
 ];
 
 /// What one cluster is enough for: the first of `CLUSTERS`.
-const CASES: [Case; 25] = [
+const CASES: [Case; 27] = [
     ("an_ec2_rule_change_is_enforced_within_two_seconds", latency::rule_change),
     ("a_new_policy_and_its_pod_are_enforced_from_the_first_packet", latency::first_packet),
     (
@@ -66,6 +71,8 @@ const CASES: [Case; 25] = [
     ),
     ("running_pods_keep_their_groups_and_follow_their_policies_with_live_groups", choices::live_groups),
     ("a_hundred_and_twenty_pods_at_once_have_their_branches_by_fewer_calls_than_awss", burst::burst),
+    ("beside_an_aws_node_that_translates_by_itself_standard_pods_take_our_ways", beside::aws_node),
+    ("rules_of_a_network_policy_engine_on_host_veths_are_asked_too", beside::policy_engine),
     ("the_manifests_of_deploy_are_accepted_and_grant_what_the_agent_needs", manifests::accepted),
     ("one_command_each_names_the_cause_of_ten_breakages", breakages::breakages),
     ("a_second_agent_on_a_node_is_refused_by_name", agents::second_agent),

@@ -1,60 +1,57 @@
-//! Rows of facts 4.1: which interfaces a connection's first packet passes, and under which source, as the wire
-//! shows it.
+//! Rows of facts 4.1: which interfaces a connection passes, and under which source, as the wire shows it.
 
-use std::process::{Child, Stdio};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
 use super::agents::restart_with;
-use super::stage::{NAMESPACE, Role, Stage, Wired, bracketed};
-use super::wire::{Seen, Way, Wire};
+use super::cast::{Cast, space};
+use super::stage::{Role, Stage, Wired};
+use super::talk::{Protocol, Question, Server};
+use super::wire::Turn;
 use crate::demo::hands::until;
 use crate::demo::tutorial::Node;
-use crate::place::{Family, Mode, Place};
+use crate::place::{Family, Mode};
 use crate::process::within;
 
 /// Where a node's own servers listen: kubelet's port.
 const KUBELET: u16 = 10_250;
+/// NodePort of P.
+const NODE_PORT: u16 = 30_080;
+/// From which both pods of R17 ask.
+const OWN_PORT: u16 = 50_017;
 /// NodeLocal DNS.
 const NODE_LOCAL: &str = "169.254.20.10";
 /// In the VPC's second CIDR.
 const SECOND: &str = "100.64.3.3";
 
+const THERE: &[Turn] = &[Turn::Asks];
+const THERE_AND_BACK: &[Turn] = &[Turn::Asks, Turn::Answers];
+
 /// A packet and the way it should take.
 struct Row {
     name: &'static str,
     packet: String,
-    from: From,
-    to: String,
-    port: u16,
+    question: Question,
+    turns: &'static [Turn],
     expected: &'static str,
 }
 
-/// Who opens the connection.
-#[derive(Clone, Copy)]
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum From {
     P,
+    Q,
     Node,
+    Outside,
 }
 
-/// Servers outside the pods; they end with the scene.
-struct Servers(Vec<Child>);
-
-impl Drop for Servers {
-    fn drop(&mut self) {
-        for server in &mut self.0 {
-            // One that has ended by itself has been missed by the rows already.
-            drop(server.kill());
-            drop(server.wait());
-        }
-    }
-}
-
-/// Client `p` and server `q` on one node.
+/// Pods P and Q on one node.
 struct Scene<'a> {
     stage: &'a Stage,
     node: &'a Node,
+    cast: Cast,
     p: Wired,
     q: Wired,
     service: String,
@@ -63,103 +60,152 @@ struct Scene<'a> {
 pub(super) fn rows(stage: &Stage) -> Result<()> {
     let scene = scene(stage)?;
     let _servers = serve(&scene)?;
-    let mut wrong = scene.run(&mode_rows(&scene, stage.place.mode, stage.place.family))?;
-    for (settings, row) in settings_rows(&stage.place) {
-        restart_with(stage, scene.node, &format!("{settings}\n"))?;
-        let differs = scene.run(&[row]);
-        restart_with(stage, scene.node, "")?;
-        wrong.extend(differs?);
-    }
+    let mut wrong = scene.run(&mode_rows(&scene, stage.place.mode)?)?;
+    let changed = settings_rows(&scene).and_then(|all| {
+        for (settings, rows) in all {
+            restart_with(stage, scene.node, &format!("{settings}\n"))?;
+            wrong.extend(scene.run(&rows)?);
+        }
+        Ok(())
+    });
+    restart_with(stage, scene.node, "")?;
+    changed?;
     ensure!(wrong.is_empty(), "{}", wrong.join("; "));
     Ok(())
 }
 
-fn mode_rows(scene: &Scene<'_>, mode: Mode, family: Family) -> Vec<Row> {
+fn mode_rows(scene: &Scene<'_>, mode: Mode) -> Result<Vec<Row>> {
     let place = &scene.stage.place;
-    let (node, outside) = (place.internal_ip(1), place.internet().to_owned());
-    let in_vpc = place.address_of(family, 9, 9);
-    let row = |name, packet: &str, to: &str, port, expected| Row {
-        name,
-        packet: format!("P -> {packet} {to}"),
-        from: From::P,
-        to: to.to_owned(),
-        port,
-        expected,
-    };
-    let probe = |expected| Row {
-        name: "R21",
-        packet: format!("kubelet -> {}", scene.q.address),
-        from: From::Node,
-        to: scene.q.address.clone(),
-        port: 80,
-        expected,
-    };
+    let (node, outside) = (place.internal_ip(1), place.internet());
+    let in_vpc = place.address_of(place.family, 9, 9);
+    let (p, q, service) = (scene.p.address.as_str(), scene.q.address.as_str(), scene.service.as_str());
+    let row = |name, what, from, to, expected| scene.row(name, what, from, to, expected);
     // IPv6 is never translated.
-    let outside_as_node = match family {
-        Family::V4 => "in veth-P, out eth0 as node, answered",
+    let as_node = match place.family {
+        Family::V4 => "in veth-P, out eth0 as node marked 0x80, answered",
         Family::V6 => "in veth-P, out branch-P as P, answered",
     };
-    let (q, service) = (&scene.q.address, &scene.service);
-    let mut rows = match mode {
+    let by_vpc = "in veth-P, out branch-P as P, in branch-Q, out veth-Q as P, answered";
+    let inbound = "in branch-P, out veth-P as outside, in veth-P, out branch-P as P, answered";
+    let rows = match mode {
         Mode::Strict => vec![
-            row("R1", "outside", &outside, 80, "in veth-P, out branch-P as P, answered"),
-            row("R9", "own node", &node, KUBELET, "in veth-P, out branch-P as P, in eth0, answered"),
-            row("R11", "Q, same node", q, 80, "in veth-P, out branch-P as P, in branch-Q, out veth-Q as P, answered"),
-            row("R13", "NodeLocal DNS", NODE_LOCAL, KUBELET, "in veth-P, out branch-P as P, lost"),
-            probe("out eth0 as node, in branch-Q, out veth-Q as node, answered"),
-            row(
-                "R11s",
-                "ClusterIP of Q",
-                service,
-                80,
-                "in veth-P, out branch-P as P, in branch-Q, out veth-Q as P, answered",
-            ),
+            row("R1", "outside", From::P, (outside, 80), "in veth-P, out branch-P as P, answered"),
+            row("R9", "own node", From::P, (&node, KUBELET), "in veth-P, out branch-P as P, in eth0, answered"),
+            row("R11", "Q, same node", From::P, (q, 80), by_vpc),
+            row("R13", "NodeLocal DNS", From::P, (NODE_LOCAL, KUBELET), "in veth-P, out branch-P as P, lost"),
+            row("R21", "Q", From::Node, (q, 80), "out eth0 as node, in branch-Q, out veth-Q as node, answered"),
+            row("R11s", "ClusterIP of Q", From::P, (service, 80), by_vpc),
+            row("R18", "P", From::Outside, (p, 80), inbound),
         ],
         Mode::Standard => vec![
-            row("R3", "outside", &outside, 80, outside_as_node),
-            row("R6", "VPC", &in_vpc, 80, "in veth-P, out branch-P as P, answered"),
-            row("R8", "own node", &node, KUBELET, "in veth-P, answered"),
-            row("R10", "Q, same node", q, 80, "in veth-P, out veth-Q as P, answered"),
-            row("R12", "NodeLocal DNS", NODE_LOCAL, KUBELET, "in veth-P, answered"),
-            probe("out veth-Q as node, answered"),
-            row("R22", "ClusterIP of Q", service, 80, "in veth-P, out veth-Q as P, answered"),
+            row("R3", "outside", From::P, (outside, 80), as_node),
+            row("R6", "VPC", From::P, (&in_vpc, 80), "in veth-P, out branch-P as P, answered"),
+            row("R8", "own node", From::P, (&node, KUBELET), "in veth-P, answered"),
+            row("R10", "Q, same node", From::P, (q, 80), "in veth-P, out veth-Q as P, answered"),
+            row("R12", "NodeLocal DNS", From::P, (NODE_LOCAL, KUBELET), "in veth-P, answered"),
+            row("R14", "NodePort of P", From::Outside, (&node, NODE_PORT), BY_NODE_PORT),
+            row("R18", "P", From::Outside, (p, 80), inbound),
+            row("R19", "outside, an echo", From::P, (outside, 0), as_node),
+            row("R21", "Q", From::Node, (q, 80), "out veth-Q as node, answered"),
+            row("R22", "ClusterIP of Q", From::P, (service, 80), "in veth-P, out veth-Q as P, answered"),
         ],
     };
     // NodeLocal DNS has its address in IPv4 only.
-    rows.retain(|row| family == Family::V4 || !row.to.contains('.'));
-    rows
+    rows.into_iter().filter(|row| place.family == Family::V4 || !row.as_ref().is_ok_and(Row::is_v4)).collect()
 }
 
-/// Rows about a packet that might be translated, with the settings by which it is not. An agent learns of a new CIDR
-/// of the VPC when it starts.
-fn settings_rows(place: &Place) -> Vec<(&'static str, Row)> {
-    let to = |name, to: &str, settings: &'static str| {
-        let packet = format!("P -> {to} {}", settings.trim_start_matches("AWS_VPC_K8S_CNI_"));
-        let expected = "in veth-P, out branch-P as P, answered";
-        (settings, Row { name, packet, from: From::P, to: to.to_owned(), port: 80, expected })
-    };
-    let by_branch = |name, settings| to(name, place.internet(), settings);
+/// There and back; the answers of P go the way that the connection came.
+const BY_NODE_PORT: &str = "in eth0, out veth-P as outside, in veth-P, out eth0 as node marked 0x80, answered";
+
+/// Rows with settings of their own. An agent learns of a new CIDR of the VPC when it starts.
+fn settings_rows(scene: &Scene<'_>) -> Result<Vec<(&'static str, Vec<Row>)>> {
+    let place = &scene.stage.place;
+    let (node, outside) = (place.internal_ip(1), place.internet());
+    let by_branch = "in veth-P, out branch-P as P, answered";
+    let out = |name, from, to, expected| scene.row(name, "outside", from, (to, 80), expected);
+    let node_port = |name, expected| scene.row(name, "NodePort of P", From::Outside, (&node, NODE_PORT), expected);
     let external = "AWS_VPC_K8S_CNI_EXTERNALSNAT=true";
-    match (place.mode, place.family) {
-        (Mode::Strict, _) => vec![by_branch("R2", external)],
-        (Mode::Standard, Family::V6) => vec![by_branch("R4", external)],
-        (Mode::Standard, Family::V4) => vec![
-            by_branch("R4", external),
-            by_branch("R5", "AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS=203.0.113.0/24"),
-            to("R7", SECOND, ""),
-            by_branch("R16", "AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS=0.0.0.0/0"),
+    let other_mark = "AWS_VPC_K8S_CNI_CONNMARK=0x100";
+    let answer_marked = "in eth0, out veth-P as outside, in veth-P, out eth0 as node marked 0x100, answered";
+    Ok(match (place.mode, place.family) {
+        (Mode::Strict, _) => vec![(external, vec![out("R2", From::P, outside, by_branch)?])],
+        (Mode::Standard, Family::V6) => vec![
+            (external, vec![out("R4", From::P, outside, by_branch)?, node_port("R15", BY_NODE_PORT)?]),
+            (other_mark, vec![node_port("R20", answer_marked)?]),
         ],
+        (Mode::Standard, Family::V4) => vec![
+            (external, vec![out("R4", From::P, outside, by_branch)?, node_port("R15", BY_NODE_PORT)?]),
+            ("AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS=203.0.113.0/24", vec![out("R5", From::P, outside, by_branch)?]),
+            ("", vec![out("R7", From::P, SECOND, by_branch)?]),
+            ("AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS=0.0.0.0/0", vec![out("R16", From::P, outside, by_branch)?]),
+            (
+                "AWS_VPC_K8S_CNI_RANDOMIZESNAT=none",
+                vec![
+                    out("R17", From::P, outside, "in veth-P, out eth0 as node:kept marked 0x80, answered")?
+                        .asking_from_own_port(),
+                    out("R17", From::Q, outside, "in veth-Q, out eth0 as node:another marked 0x80, answered")?
+                        .asking_from_own_port(),
+                ],
+            ),
+            (
+                other_mark,
+                vec![
+                    out("R20", From::P, outside, "in veth-P, out eth0 as node marked 0x100, answered")?,
+                    node_port("R20", answer_marked)?,
+                ],
+            ),
+        ],
+    })
+}
+
+impl Row {
+    fn is_v4(&self) -> bool {
+        self.question.to.is_ipv4()
+    }
+
+    fn asking_from_own_port(mut self) -> Self {
+        self.question.from_port = OWN_PORT;
+        self
     }
 }
 
 impl Scene<'_> {
+    /// A row by TCP, or an echo where the port is 0. What comes from outside is followed there and back.
+    fn row(
+        &self,
+        name: &'static str,
+        what: &str,
+        from: From,
+        (to, port): (&str, u16),
+        expected: &'static str,
+    ) -> Result<Row> {
+        let protocol = if port == 0 { Protocol::Icmp } else { Protocol::Tcp };
+        let to = std::net::SocketAddr::new(to.parse().with_context(|| format!("{what} is {to:?}"))?, port);
+        Ok(Row {
+            name,
+            packet: format!("{from:?} -> {what} {to}"),
+            question: Question { space: self.space(from), protocol, to, from_port: 0 },
+            turns: if from == From::Outside { THERE_AND_BACK } else { THERE },
+            expected,
+        })
+    }
+
+    fn space(&self, from: From) -> PathBuf {
+        match from {
+            From::P => self.p.netns.clone().into(),
+            From::Q => self.q.netns.clone().into(),
+            From::Node => space(&self.node.netns),
+            From::Outside => space(&self.stage.place.netns("inet")),
+        }
+    }
+
     /// Sends each row's packet and prints what was seen; gives the rows that differ.
     fn run(&self, rows: &[Row]) -> Result<Vec<String>> {
         let mut wrong = Vec::new();
         for row in rows {
             // A setting or a route of a moment ago may not be in force yet.
             let seen = until(Duration::from_secs(5), || {
-                let seen = self.send(row)?;
+                let seen = self.cast.ask(&row.question, row.turns, &[row.question.to.port(), 80])?;
                 ensure!(seen == row.expected, "{seen}");
                 Ok(seen)
             });
@@ -174,82 +220,47 @@ impl Scene<'_> {
         }
         Ok(wrong)
     }
-
-    fn send(&self, row: &Row) -> Result<String> {
-        let wire = Wire::listen(&self.node.netns)?;
-        let url = format!("http://{}:{}/", bracketed(&row.to), row.port);
-        let curl = ["curl", "-sS", "-o", "/dev/null", "-m", "1", &url];
-        let outcome = match row.from {
-            From::P => self.stage.hands.exec(NAMESPACE, "p", &curl),
-            From::Node => self.stage.hands.finish(within(&self.node.netns, "curl").args(&curl[1..])),
-        };
-        let mut steps = Vec::new();
-        for step in wire.end()?.iter().filter_map(|seen| self.step(row, seen)) {
-            if !steps.contains(&step) {
-                steps.push(step);
-            }
-        }
-        steps.push(if outcome?.status == 0 { "answered" } else { "lost" }.to_owned());
-        Ok(steps.join(", "))
-    }
-
-    /// A packet of the row's connection, in words.
-    fn step(&self, row: &Row, seen: &Seen) -> Option<String> {
-        let (to, q) = (row.to.parse().ok()?, self.q.address.parse().ok()?);
-        if seen.port != row.port || ![to, q].contains(&seen.destination) {
-            return None;
-        }
-        let source = seen.source.to_string();
-        let source = match source.as_str() {
-            text if text == self.p.address => "P",
-            text if text == self.stage.place.internal_ip(1) => "node",
-            text => text,
-        };
-        let names = [
-            (&self.p.host, "veth-P"),
-            (&self.q.host, "veth-Q"),
-            (&self.p.branch, "branch-P"),
-            (&self.q.branch, "branch-Q"),
-        ];
-        let known = names.iter().find(|(name, _)| **name == seen.interface);
-        let interface = known.map_or(seen.interface.as_str(), |(_, word)| word);
-        Some(match seen.way {
-            Way::In => format!("in {interface}"),
-            Way::Out => format!("out {interface} as {source}"),
-        })
-    }
 }
 
 fn scene(stage: &Stage) -> Result<Scene<'_>> {
     stage.namespace()?;
     let group = stage.group("rows")?;
     stage.open_80(&group, &group)?;
-    let from_nodes = ["authorize-security-group-ingress", "--group-id", &group, "--protocol", "-1"];
-    stage.hands.ec2(&[&from_nodes[..], &["--source-group", &stage.world.cluster_group]].concat())?;
+    stage.open_all(&group, &[&stage.world.cluster_group])?;
     stage.policy("rows", &group)?;
     let node = stage.world.nodes.first().context("the cluster has no node")?;
-    stage.start(&Role { name: "q", role: "rows", node: &node.name, image: "nginx" })?;
-    stage.start(&Role { name: "p", role: "rows", node: &node.name, image: "busybox" })?;
-    stage.hands.kubectl(&["expose", "pod", "q", "-n", NAMESPACE, "--port", "80"])?.ok()?;
-    let path = "jsonpath={.spec.clusterIP}";
-    let service = stage.hands.kubectl(&["get", "service", "q", "-n", NAMESPACE, "-o", path])?.ok()?;
-    Ok(Scene { stage, node, p: stage.wired("p")?, q: stage.wired("q")?, service })
+    for name in ["p", "q"] {
+        stage.start(&Role { name, role: "rows", node: &node.name, image: "nginx" })?;
+    }
+    let service = stage.service("q", "q", "ports: [{port: 80}]")?;
+    let local = format!("type: NodePort, externalTrafficPolicy: Local, ports: [{{port: 80, nodePort: {NODE_PORT}}}]");
+    stage.service("p", "p", &local)?;
+    let (p, q) = (stage.wired("p")?, stage.wired("q")?);
+    Ok(Scene { stage, node, cast: Cast::new(stage, &[("P", &p), ("Q", &q)])?, p, q, service })
 }
 
 /// Somebody to answer: outside, in both CIDRs of the VPC, and on the node.
-fn serve(scene: &Scene<'_>) -> Result<Servers> {
+fn serve(scene: &Scene<'_>) -> Result<Vec<Server>> {
     let place = &scene.stage.place;
+    let in_vpc = place.address_of(place.family, 9, 9);
+    add(scene, "cp", &in_vpc)?;
+    let node = scene.node.netns.clone();
+    let mut at = vec![
+        (place.netns("inet"), place.internet().to_owned(), 80),
+        (place.netns("cp"), in_vpc, 80),
+        (node.clone(), place.internal_ip(1), KUBELET),
+    ];
     if place.family == Family::V4 {
         let args = ["associate-vpc-cidr-block", "--vpc-id", &scene.stage.world.vpc, "--cidr-block", "100.64.0.0/16"];
         scene.stage.hands.ec2(&args)?;
         add(scene, "cp", SECOND)?;
-        // Of scope host: the node itself never sends from it.
-        let own = format!("addr replace {NODE_LOCAL}/32 dev lo scope host");
-        scene.stage.hands.finish(within(&scene.node.netns, "ip").args(own.split(' ')))?.ok()?;
+        scene.stage.node_local(NODE_LOCAL)?;
+        at.extend([(place.netns("cp"), SECOND.to_owned(), 80), (node, NODE_LOCAL.to_owned(), KUBELET)]);
     }
-    add(scene, "cp", &place.address_of(place.family, 9, 9))?;
-    let spaces = [(place.netns("inet"), 80), (place.netns("cp"), 80), (scene.node.netns.clone(), KUBELET)];
-    spaces.iter().map(|(space, port)| server(scene, space, *port)).collect::<Result<_>>().map(Servers)
+    let start = |(netns, address, port): (String, String, u16)| {
+        Server::start(&space(&netns), std::net::SocketAddr::new(address.parse()?, port))
+    };
+    at.into_iter().map(start).collect()
 }
 
 /// Gives a host of the VPC one more address.
@@ -264,17 +275,4 @@ fn add(scene: &Scene<'_>, what: &str, address: &str) -> Result<()> {
         scene.stage.hands.finish(within(&place.netns(space), "ip").args(words.split(' ')))?.ok()?;
     }
     Ok(())
-}
-
-fn server(scene: &Scene<'_>, space: &str, port: u16) -> Result<Child> {
-    let mut command = within(space, scene.stage.hands.venv.join("bin/python"));
-    command.args(["-m", "http.server", "--bind", "::", "--directory", "/usr/share/nginx/html", &port.to_string()]);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let server = command.spawn().context("starting a server")?;
-    until(Duration::from_secs(10), || {
-        let mut ask = within(space, "curl");
-        let url = format!("http://[::1]:{port}/");
-        scene.stage.hands.finish(ask.args(["-sS", "-o", "/dev/null", "-m", "1", &url]))?.ok()
-    })?;
-    Ok(server)
 }

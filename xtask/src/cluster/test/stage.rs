@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::demo::hands::{Hands, until};
 use crate::demo::tutorial::World;
 use crate::place::Place;
+use crate::process::within;
 
 /// Namespace of all cases; deleted after each.
 pub(super) const NAMESPACE: &str = "cases";
@@ -83,6 +84,27 @@ impl Stage {
         self.hands.ec2(&[&args[..], &more[..]].concat())
     }
 
+    /// Opens everything of `group` to members of these groups, and to the world outside the VPC.
+    pub(super) fn open_all(&self, group: &str, sources: &[&str]) -> Result<()> {
+        let outside = self.place.internet();
+        let range = if outside.contains(':') {
+            format!("Ipv6Ranges=[{{CidrIpv6={outside}/128}}]")
+        } else {
+            format!("IpRanges=[{{CidrIp={outside}/32}}]")
+        };
+        let pairs: Vec<String> = sources.iter().map(|source| format!("{{GroupId={source}}}")).collect();
+        let permission = format!("IpProtocol=-1,{range},UserIdGroupPairs=[{}]", pairs.join(","));
+        let args = ["authorize-security-group-ingress", "--group-id", group, "--ip-permissions", &permission];
+        self.hands.ec2(&args).map(drop)
+    }
+
+    /// Gives the first node the address of NodeLocal DNS. Of scope host: the node itself never sends from it.
+    pub(super) fn node_local(&self, address: &str) -> Result<()> {
+        let node = self.world.nodes.first().context("the cluster has no node")?;
+        let own = format!("addr replace {address}/32 dev lo scope host");
+        self.hands.finish(within(&node.netns, "ip").args(own.split(' ')))?.ok().map(drop)
+    }
+
     /// Pods with `role` get `group`.
     pub(super) fn policy(&self, role: &str, group: &str) -> Result<()> {
         let yaml = format!(
@@ -99,9 +121,9 @@ impl Stage {
         let node = if pod.node.is_empty() { String::new() } else { format!("nodeName: {}, ", pod.node) };
         let yaml = format!(
             "apiVersion: v1\nkind: Pod\n\
-             metadata: {{name: {}, namespace: {NAMESPACE}, labels: {{role: {}}}, annotations: {{{annotations}}}}}\n\
+             metadata: {{name: {}, namespace: {NAMESPACE}, labels: {{pod: {}, role: {}}}, annotations: {{{annotations}}}}}\n\
              spec: {{{node}terminationGracePeriodSeconds: 0, containers: [{{name: c, image: {}, {command}}}]}}\n",
-            pod.name, pod.role, pod.image
+            pod.name, pod.name, pod.role, pod.image
         );
         self.hands.apply(&yaml)?.ok().map(drop)
     }
@@ -154,6 +176,17 @@ impl Stage {
     pub(super) fn reaches(&self, pod: &str, address: &str) -> Result<bool> {
         Ok(self.hands.exec(NAMESPACE, pod, &["curl", "-sS", "-o", "/dev/null", "-m", "1", &bracketed(address)])?.status
             == 0)
+    }
+
+    /// Makes a Service for one pod, of these further fields; gives its ClusterIP.
+    pub(super) fn service(&self, name: &str, pod: &str, spec: &str) -> Result<String> {
+        let yaml = format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: {NAMESPACE}}}\n\
+             spec: {{selector: {{pod: {pod}}}, {spec}}}\n"
+        );
+        self.hands.apply(&yaml)?.ok()?;
+        let path = "jsonpath={.spec.clusterIP}";
+        self.hands.kubectl(&["get", "service", name, "-n", NAMESPACE, "-o", path])?.ok()
     }
 
     /// Waits until one pod gets a page from an address. A node knows of a pod on another one once its agent has

@@ -2,7 +2,8 @@
 //! what goes out after all of them.
 
 use std::fs::File;
-use std::net::{IpAddr, Ipv6Addr};
+use std::io::IoSliceMut;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,13 +14,27 @@ use anyhow::{Context, Result, bail};
 use nix::net::if_::if_indextoname;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::sockopt::ReceiveTimeout;
-use nix::sys::socket::{AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, recvfrom, setsockopt, socket};
+use nix::sys::socket::{
+    AddressFamily, ControlMessageOwned, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, recvmsg, setsockopt,
+    socket,
+};
 use nix::sys::time::{TimeVal, TimeValLike};
+use nix::{cmsg_space, setsockopt_impl, sockopt_impl};
+use sgp_common::Addr;
 use sgp_common::flow::{ACK, SYN};
-use sgp_common::packet::{Frame, Packet, TCP, parse};
+use sgp_common::packet::{Frame, Packet, TCP, UDP, parse};
 
 /// `PACKET_OUTGOING` of linux/if_packet.h.
 const OUTGOING: u8 = 4;
+
+sockopt_impl!(
+    /// Tells a packet's mark beside it.
+    ReceiveMark,
+    SetOnly,
+    libc::SOL_SOCKET,
+    libc::SO_RCVMARK,
+    bool
+);
 
 /// Listens until it is ended.
 pub(super) struct Wire {
@@ -27,14 +42,18 @@ pub(super) struct Wire {
     thread: JoinHandle<Result<Vec<Seen>>>,
 }
 
-/// The first packet of a TCP connection at an interface.
+/// A packet at an interface that opens a conversation, or answers such a one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Seen {
     pub(super) interface: String,
     pub(super) way: Way,
-    pub(super) source: IpAddr,
-    pub(super) destination: IpAddr,
-    pub(super) port: u16,
+    pub(super) turn: Turn,
+    /// IP protocol number.
+    pub(super) protocol: u8,
+    /// Port 0 for ICMP.
+    pub(super) source: SocketAddr,
+    pub(super) destination: SocketAddr,
+    pub(super) mark: u32,
 }
 
 /// The node's point of view.
@@ -42,6 +61,23 @@ pub(super) struct Seen {
 pub(super) enum Way {
     In,
     Out,
+}
+
+/// Whose turn a packet is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    Asks,
+    Answers,
+}
+
+impl Seen {
+    /// Port of the side that is asked.
+    pub(super) fn served(&self) -> u16 {
+        match self.turn {
+            Turn::Asks => self.destination.port(),
+            Turn::Answers => self.source.port(),
+        }
+    }
 }
 
 impl Wire {
@@ -70,10 +106,11 @@ fn hear(stop: &AtomicBool, ready: &Sender<()>) -> Result<Vec<Seen>> {
     let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)
         .context("opening a packet socket")?;
     setsockopt(&socket, ReceiveTimeout, &TimeVal::milliseconds(50)).context("setting a time limit")?;
+    setsockopt(&socket, ReceiveMark, &true).context("asking for marks")?;
     let _ = ready.send(());
-    let mut seen = Vec::new();
+    let (mut seen, mut bytes) = (Vec::new(), vec![0; 65_536]);
     loop {
-        match one(&socket)? {
+        match one(&socket, &mut bytes)? {
             Some(packet) => seen.extend(packet),
             None if stop.load(Ordering::Relaxed) => return Ok(seen),
             None => {}
@@ -81,26 +118,58 @@ fn hear(stop: &AtomicBool, ready: &Sender<()>) -> Result<Vec<Seen>> {
     }
 }
 
-/// The next frame, if one comes; inside, what it is, if it opens a TCP connection.
-fn one(socket: &OwnedFd) -> Result<Option<Option<Seen>>> {
-    let mut bytes = [0; 65_536];
-    let (length, from) = match recvfrom::<LinkAddr>(socket.as_raw_fd(), &mut bytes) {
+/// The next frame, if one comes; inside, what it is, if it asks or answers.
+fn one(socket: &OwnedFd, bytes: &mut [u8]) -> Result<Option<Option<Seen>>> {
+    let mut control = cmsg_space!(u32);
+    let mut parts = [IoSliceMut::new(bytes)];
+    let got = recvmsg::<LinkAddr>(socket.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::empty());
+    let got = match got {
         Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EINTR) => return Ok(None),
         got => got.context("listening")?,
     };
-    let from = from.context("a packet without an interface")?;
+    let from = got.address.context("a packet without an interface")?;
+    let mark = got.cmsgs().context("the messages beside a packet")?.find_map(mark).unwrap_or_default();
+    let length = got.bytes;
     let mut packet = Packet::EMPTY;
-    let is_ip = matches!(parse(&bytes[..length], &mut packet), Ok(Frame::Ip));
-    if !is_ip || packet.protocol != TCP || packet.tcp_flags & (SYN | ACK) != SYN {
-        return Ok(Some(None));
-    }
+    let turn = match parse(&bytes[..length], &mut packet) {
+        Ok(Frame::Ip) => turn(&packet),
+        _ => None,
+    };
+    let Some(turn) = turn else { return Ok(Some(None)) };
+    let (source, destination) = ends(&packet);
     let interface = if_indextoname(u32::try_from(from.ifindex())?);
     Ok(Some(Some(Seen {
         // The interface may be gone by now.
         interface: interface.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
         way: if from.pkttype() == OUTGOING { Way::Out } else { Way::In },
-        source: Ipv6Addr::from(packet.source.bytes).to_canonical(),
-        destination: Ipv6Addr::from(packet.destination.bytes).to_canonical(),
-        port: packet.destination_port,
+        turn,
+        protocol: packet.protocol,
+        source,
+        destination,
+        mark,
     })))
+}
+
+/// nix has no name of its own for this message.
+fn mark(message: ControlMessageOwned) -> Option<u32> {
+    let ControlMessageOwned::Unknown(message) = message else { return None };
+    let is_mark = message.cmsg_header.cmsg_type == libc::SO_MARK;
+    message.data_bytes.first_chunk().filter(|_| is_mark).map(|bytes| u32::from_ne_bytes(*bytes))
+}
+
+/// Of TCP only what opens a connection; of UDP, the side with the lower port is asked, as everywhere in these cases.
+fn turn(packet: &Packet) -> Option<Turn> {
+    let asks = match packet.protocol {
+        TCP if packet.tcp_flags & SYN == 0 => return None,
+        TCP => packet.tcp_flags & ACK == 0,
+        UDP => packet.destination_port < packet.source_port,
+        _ if packet.query == 0 => return None,
+        _ => packet.asks(),
+    };
+    Some(if asks { Turn::Asks } else { Turn::Answers })
+}
+
+fn ends(packet: &Packet) -> (SocketAddr, SocketAddr) {
+    let end = |address: Addr, port| SocketAddr::new(Ipv6Addr::from(address.bytes).to_canonical(), port);
+    (end(packet.source, packet.source_port), end(packet.destination, packet.destination_port))
 }

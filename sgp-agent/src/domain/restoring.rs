@@ -1,0 +1,123 @@
+//! Routes of a pod that its interfaces have lost: with an interface that is set down the kernel takes its routes away, and
+//! brings none back.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::adoption::{agrees, has_branch_link};
+use super::observed::{BranchAnnotation, CloudFacts, LinkFacts, Observed, Pod};
+use super::routing::{PodRoute, Way};
+use super::wiring::{Alias, Mode, STRICT_PREFIX, VPC_ROUTER_V6, Wired, branch_interface, host_interface};
+
+/// A route that is there: table, destination, and the index of the interface it leads out of.
+pub type Standing = (u32, IpNet, u32);
+
+/// A route that is missing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// The route.
+    pub route: PodRoute,
+    /// Index of the interface it needs.
+    pub device: u32,
+    /// Name of the pod's host veth.
+    pub host: String,
+}
+
+/// What is missing of the pods that are wired, in the order in which it can be put back. `prefix` is that of standard mode.
+pub fn lost(observed: &Observed, prefix: &str, standing: &BTreeSet<Standing>) -> Vec<Lost> {
+    let (Some(cluster), Some(cloud), Some(links)) = (&observed.cluster, &observed.cloud, &observed.links) else {
+        return Vec::new();
+    };
+    let pods = cluster.pods.values();
+    let wanted = pods.flat_map(|pod| wired(pod, cloud, links, prefix).unwrap_or_default());
+    wanted.filter(|lost| !standing.contains(&(lost.route.table, lost.route.to, lost.device))).collect()
+}
+
+/// All routes of a pod; `None` where it is not wired by our plugin.
+fn wired(pod: &Pod, cloud: &CloudFacts, links: &[LinkFacts], prefix: &str) -> Option<Vec<Lost>> {
+    let branch = pod.branch.as_ref()?.as_ref().ok()?;
+    if !agrees(pod, branch, cloud) || !has_branch_link(branch, links) {
+        return None;
+    }
+    let names = [Mode::Strict, Mode::Standard].map(|mode| host_interface(mode, prefix, &pod.namespace, &pod.name));
+    let host = links.iter().find(|link| names.contains(&link.name) && is_of(pod, link))?;
+    let device = links.iter().find(|link| link.name == branch_interface(branch.vlan_id))?.index;
+    let mode = if host.name.starts_with(STRICT_PREFIX) { Mode::Strict } else { Mode::Standard };
+    let routes = ends(branch).into_iter().flat_map(|(address, router)| {
+        Wired { mode, host: &host.name, vlan_id: branch.vlan_id, address, router }.routes()
+    });
+    let lost = |route: PodRoute| {
+        let device = if route.way == Way::Pod { host.index } else { device };
+        Lost { route, device, host: host.name.clone() }
+    };
+    Some(routes.map(lost).collect())
+}
+
+fn is_of(pod: &Pod, link: &LinkFacts) -> bool {
+    link.alias.as_deref().and_then(Alias::parse).is_some_and(|alias| alias.uid == pod.uid)
+}
+
+/// The pod's addresses, each with the router of its subnet.
+fn ends(branch: &BranchAnnotation) -> Vec<(IpAddr, IpAddr)> {
+    let router = |subnet: ipnet::Ipv4Net| std::net::Ipv4Addr::from(u32::from(subnet.network()) + 1);
+    let v4 = branch.private_ip.zip(branch.subnet_cidr).map(|(address, subnet)| (address.into(), router(subnet).into()));
+    let v6 = branch.ipv6_addr.map(|address| (address.into(), VPC_ROUTER_V6.into()));
+    v4.into_iter().chain(v6).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::annotation::parse;
+    use crate::domain::branches::VLAN_TAG;
+    use crate::domain::observed::{ClusterFacts, NetworkInterface};
+
+    const ANNOTATION: &str = r#"[{"eniId":"eni-1","ifAddress":"06:00:00:00:00:01","privateIp":"10.0.1.10","ipv6Addr":"","vlanID":1,"subnetCidr":"10.0.1.0/24","subnetV6Cidr":""}]"#;
+
+    /// A standard pod, wired for the pod of this UID.
+    fn observed(uid: &str) -> Observed {
+        let branch = Some(parse(ANNOTATION));
+        let pod =
+            Pod { uid: "u1".into(), namespace: "default".into(), name: "sample-pod".into(), branch, ..Pod::default() };
+        let eni = NetworkInterface {
+            mac: "06:00:00:00:00:01".into(),
+            addresses: vec!["10.0.1.10".parse().expect("an address")],
+            tags: [(VLAN_TAG.to_owned(), "1".to_owned())].into(),
+            ..NetworkInterface::default()
+        };
+        let alias = Alias { interface_id: "eni-1".into(), uid: uid.into(), mac: [2; 6] };
+        let link = |name: &str, index, alias| LinkFacts { name: name.into(), index, mac: [6, 0, 0, 0, 0, 1], alias };
+        Observed {
+            cluster: Some(ClusterFacts { pods: [("u1".to_owned(), pod)].into(), ..ClusterFacts::default() }),
+            cloud: Some(CloudFacts { interfaces: [("eni-1".to_owned(), eni)].into(), ..CloudFacts::default() }),
+            links: Some(vec![link("enicc21c2d7785", 7, Some(alias.write())), link("vlan.eth.1", 8, None)]),
+            ..Observed::default()
+        }
+    }
+
+    fn standing(text: &str) -> BTreeSet<Standing> {
+        let route = |line: &str| {
+            let [table, to, device] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
+            (table.parse().expect("a table"), to.parse().expect("a CIDR"), device.parse().expect("an index"))
+        };
+        text.lines().map(route).collect()
+    }
+
+    #[test]
+    fn what_went_with_a_branch_that_was_down_is_named_router_first() {
+        let lost = |text| lost(&observed("u1"), "eni", &standing(text));
+        assert_eq!(lost("101 10.0.1.1/32 8\n101 0.0.0.0/0 8\n254 10.0.1.10/32 7"), []);
+        let named: Vec<(u32, String, u32)> = lost("254 10.0.1.10/32 7\n101 0.0.0.0/0 9")
+            .iter()
+            .map(|lost| (lost.route.table, lost.route.to.to_string(), lost.device))
+            .collect();
+        assert_eq!(named, [(101, "10.0.1.1/32".to_owned(), 8), (101, "0.0.0.0/0".to_owned(), 8)]);
+    }
+
+    #[test]
+    fn a_pod_that_somebody_else_stands_for_is_left_alone() {
+        assert_eq!(lost(&observed("another"), "eni", &BTreeSet::new()), []);
+    }
+}
