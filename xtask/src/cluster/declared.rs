@@ -100,6 +100,6 @@ mod tests {
     fn capabilities_are_those_of_the_manifests() {
         assert_eq!(Who::Agent.capabilities(), "-all,+net_admin,+sys_admin");
         assert_eq!(Who::Controller.capabilities(), "-all");
-        assert_eq!(controller_rbac().matches("kind: ServiceAccount\n").count(), 1);
+        assert_eq!(controller_rbac().matches("\nkind: ServiceAccount\n").count(), 1);
     }
 }
