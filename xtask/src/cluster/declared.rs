@@ -17,11 +17,15 @@ pub(crate) const AGENT_RBAC: &str = include_str!("../../../deploy/rbac.yaml");
 const DAEMONSET: &str = include_str!("../../../deploy/daemonset.yaml");
 const CONTROLLER: &str = include_str!("../../../deploy/controller.yaml");
 
-/// Mounts for a container's: all read-only but what has a volume. `$1` is the volume, the rest the program.
-const READ_ONLY: &str = "set -e; dir=$1; shift
+/// Mounts for a container's: all read-only but what has a volume. `$1` is the volume, `$2` what setpriv does, `$3` the program,
+/// the rest its arguments. The program is mounted where a root without CAP_DAC_OVERRIDE reaches it: a home directory may be
+/// closed to it.
+const READ_ONLY: &str = "set -e; dir=$1; bounding=$2; program=$3; shift 3
 mount --bind \"$dir\" \"$dir\"
+touch \"$dir/sgp-agent\"
+mount --bind \"$program\" \"$dir/sgp-agent\"
 mount -o remount,bind,ro /
-exec \"$@\"";
+exec setpriv --inh-caps=-all --bounding-set=\"$bounding\" \"$dir/sgp-agent\" \"$@\"";
 
 /// Whose declarations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,8 +91,7 @@ pub(crate) fn command(who: Who, place: &Place, program: &Path, volume: &Path) ->
     command.args(["--mount", "--propagation", "private", "env"]);
     // Behind `env`, since whoever starts it may set the administrator's for everybody.
     command.arg(format!("KUBECONFIG={}", who.kubeconfig(place).display()));
-    command.args(["sh", "-c", READ_ONLY, "sh"]).arg(volume);
-    command.args(["setpriv", "--inh-caps=-all", &format!("--bounding-set={}", who.capabilities())]).arg(program);
+    command.args(["sh", "-c", READ_ONLY, "sh"]).arg(volume).arg(who.capabilities()).arg(program);
     command
 }
 
@@ -100,6 +103,6 @@ mod tests {
     fn capabilities_are_those_of_the_manifests() {
         assert_eq!(Who::Agent.capabilities(), "-all,+net_admin,+sys_admin");
         assert_eq!(Who::Controller.capabilities(), "-all");
-        assert_eq!(controller_rbac().matches("kind: ServiceAccount\n").count(), 1);
+        assert_eq!(controller_rbac().matches("\nkind: ServiceAccount\n").count(), 1);
     }
 }

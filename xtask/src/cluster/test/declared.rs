@@ -12,8 +12,14 @@ use crate::control::AUDIT_LOG;
 
 /// Bits 12 and 21: CAP_NET_ADMIN and CAP_SYS_ADMIN.
 const CAPABILITIES: &str = "0000000000201000";
-/// Granted and not asked for by these cases: an event that comes again within minutes, and a CNINode that somebody else made.
-const IDLE: [(&str, &str); 2] = [("patch", "events.k8s.io/events"), ("update", "vpcresources.k8s.aws/cninodes")];
+/// Granted and not asked for by these cases: an event that comes again within minutes, a CNINode that somebody else made, a
+/// policy that selects by ServiceAccount, a certificate that is renewed.
+const IDLE: [(&str, &str); 4] = [
+    ("patch", "events.k8s.io/events"),
+    ("update", "vpcresources.k8s.aws/cninodes"),
+    ("get", "/serviceaccounts"),
+    ("update", "/secrets"),
+];
 
 /// Verb and `group/resource`.
 type Access = (String, String);
