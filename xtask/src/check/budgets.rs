@@ -18,7 +18,9 @@ const MEDIAN_BELOW: usize = 8;
 const TABLE: &str = "xtask/src/check/budgets.rs";
 
 /// Files over the aim, each with why it is better whole; one that has shrunk must leave this table.
-const OVER_THE_AIM: [(&str, &str); 2] = [
+const OVER_THE_AIM: [(&str, &str); 4] = [
+    ("sgp-agent/src/cli/doctor.rs", "one list of findings, each with its cure"),
+    ("sgp-agent/src/cli/run.rs", "what the agent is started with, and how its parts are joined"),
     ("sgp-agent/src/domain/branches.rs", "one planner: the cloud steps, and every place that may decide on one"),
     ("sgp-common/src/packet.rs", "one parser, from Ethernet to ports, with the packet it fills"),
 ];
