@@ -45,6 +45,7 @@ const IMPURE_PATHS: [&str; 9] = [
 const KERNEL: &str = "sgp-agent/src/io/kernel/mod.rs";
 const POLICIES: &str = "sgp-agent/src/io/kernel/policies.rs";
 const SWEEP: &str = "sgp-agent/src/io/kernel/sweep.rs";
+const COUNTS: &str = "sgp-agent/src/io/kernel/counts.rs";
 const FLOW: &str = "sgp-ebpf/src/flow.rs";
 const REPORT: &str = "sgp-ebpf/src/report.rs";
 /// The tries inside POLICIES.
@@ -63,9 +64,11 @@ const WRITERS: &[(&str, &[&str])] = &[
     (map::POLICY_SHAPE, &[]),
     (map::RULE_NAMES, &[POLICIES]),
     (map::FLOWS, &[SWEEP, FLOW]),
-    (map::FLOW_COUNTS, &[SWEEP, FLOW]),
+    (map::FLOW_COUNTS, &[COUNTS, SWEEP, FLOW]),
     (map::FRAGMENTS, &["sgp-ebpf/src/fragment.rs"]),
-    (map::COUNTERS, &[SWEEP, REPORT]),
+    (map::COUNTERS, &[COUNTS, REPORT]),
+    (map::CHANGES, &[KERNEL]),
+    ("NEAR", &["sgp-ebpf/src/endpoint.rs"]),
     (map::EVENTS, &[REPORT]),
     (map::SAMPLER, &[REPORT]),
     (map::OBJECT, &["sgp-agent/src/io/kernel/programs.rs"]),

@@ -9,10 +9,10 @@ use std::net::IpAddr;
 use frames::{Frame, arp, ip, tagged};
 use node::rules::{ec2, set};
 use node::{At, Node, Ran};
+use sgp_agent::domain::groups::EndpointId;
 use sgp_agent::domain::plan::Step;
-use sgp_agent::io::kernel::Kernel;
+use sgp_agent::io::kernel::{Counted, Kernel};
 use sgp_common::addr::{UNSPECIFIED, v4_mapped};
-use sgp_common::event::CounterKey;
 use sgp_common::flow::{ACK, RST, SYN};
 use sgp_common::verdict::MARK_JUDGED;
 use sgp_common::{Direction, DropReason};
@@ -57,8 +57,10 @@ fn syn(from: (IpAddr, u16), to: (IpAddr, u16)) -> Frame {
 
 /// Packets counted for an endpoint, on all CPUs.
 fn counted(node: &Node, endpoint: u64, direction: Direction, reason: u8) -> u64 {
-    let key = CounterKey { endpoint, direction, reason, reserved: [0; 6] };
-    node.maps.counters.get(&key, 0).map_or(0, |values| values.iter().map(|counter| counter.packets).sum())
+    let endpoint = (endpoint != 0).then_some(EndpointId(endpoint));
+    let of = |counted: &Counted| (counted.endpoint, counted.direction, counted.reason.map_or(0, |reason| reason as u8));
+    let mut all = node.maps.counted().into_iter().filter(|counted| of(counted) == (endpoint, direction, reason));
+    all.next().map_or(0, |counted| counted.packets)
 }
 
 #[test]

@@ -265,7 +265,7 @@ fn bpftool_names_the_fields_of_every_map() {
         (map::PEERS, &["group_set"]),
         (map::RULE_NAMES, &["policy_digest", "rule_id"]),
         (map::FLOWS, &["local_addr", "remote_port", "last_seen_ns", "Opening"]),
-        (map::COUNTERS, &["direction", "packets"]),
+        (map::COUNTERS, &["inbound", "packets"]),
     ] {
         let dumped = dump(dirs.map(name));
         fields.iter().for_each(|field| assert!(dumped.contains(field), "{name} shows no {field}: {dumped}"));

@@ -11,7 +11,6 @@ use sgp_agent::domain::observed::Observed;
 use sgp_agent::io::kernel::Kernel;
 use sgp_common::addr::UNSPECIFIED;
 use sgp_common::flow::{ACK, Admission, Asker, Flow, FlowKey, SYN};
-use sgp_common::limits::ENDPOINT_FLOWS_MAX;
 use sgp_common::packet::Packet;
 use sgp_common::{Direction, DropReason};
 
@@ -47,7 +46,7 @@ fn reason(ran: &Ran) -> Option<DropReason> {
 fn a_pod_at_its_limit_of_flows_opens_no_more_and_keeps_those_it_has() {
     let Some(mut node) = node() else { return };
     assert!(tcp(&mut node, 40000, SYN).passed);
-    node.maps.flow_counts.insert(node.endpoint(0).0, u64::from(ENDPOINT_FLOWS_MAX), 0).expect("FLOW_COUNTS");
+    node.has_as_many_flows_as_it_may(0);
     assert_eq!(reason(&tcp(&mut node, 40001, SYN)), Some(DropReason::EndpointFlowLimit));
     assert!(tcp(&mut node, 40000, ACK).passed);
     node.kernel.sweep().expect("a sweep");
@@ -59,7 +58,7 @@ fn at_the_limit(outbound: &str) -> Option<Node> {
     let mut node = Node::start(1)?;
     let observed = observed(&node, &["in tcp * 0.0.0.0/0", outbound]);
     node.apply(&observed);
-    node.maps.flow_counts.insert(node.endpoint(0).0, u64::from(ENDPOINT_FLOWS_MAX), 0).expect("FLOW_COUNTS");
+    node.has_as_many_flows_as_it_may(0);
     Some(node)
 }
 

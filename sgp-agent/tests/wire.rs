@@ -13,8 +13,8 @@ use node::ground::attachments;
 use node::rules::{ec2, set};
 use node::wire::{Branch, CLIENTS, Wire};
 use sgp_agent::io::kernel::Attachment;
+use sgp_agent::io::kernel::Counted;
 use sgp_agent::io::kernel::maps::PinDirs;
-use sgp_common::event::CounterKey;
 use sgp_common::pins::program;
 use sgp_common::{Direction, DropReason};
 
@@ -40,8 +40,9 @@ fn wired(branch: Branch, attachment: Attachment) -> (Node, Wire) {
 }
 
 fn counted(node: &Node, direction: Direction, reason: u8) -> u64 {
-    let key = CounterKey { endpoint: node.endpoint(0).0, direction, reason, reserved: [0; 6] };
-    node.maps.counters.get(&key, 0).map_or(0, |values| values.iter().map(|counter| counter.packets).sum())
+    let of = |counted: &Counted| (counted.endpoint, counted.direction, counted.reason.map_or(0, |reason| reason as u8));
+    let wanted = (Some(node.endpoint(0)), direction, reason);
+    node.maps.counted().iter().find(|counted| of(counted) == wanted).map_or(0, |counted| counted.packets)
 }
 
 /// Both directions, both families, and of each protocol something that is allowed and something that is not.

@@ -12,6 +12,16 @@ pub struct Addr {
     pub bytes: [u8; 16],
 }
 
+impl Addr {
+    /// The address with these halves. Made of two words and not of sixteen bytes: what is stored byte by byte and then read as a
+    /// word makes a processor wait for all of it.
+    #[inline(always)]
+    pub const fn of_halves(high: [u8; 8], low: [u8; 8]) -> Self {
+        // SAFETY: an address is sixteen bytes, and any sixteen bytes are one.
+        unsafe { core::mem::transmute([u64::from_ne_bytes(high), u64::from_ne_bytes(low)]) }
+    }
+}
+
 /// No address: `::`. Packets can carry it (neighbour discovery does), so nothing may be known by it.
 pub const UNSPECIFIED: Addr = Addr { bytes: [0; 16] };
 
@@ -28,7 +38,7 @@ pub enum Family {
 /// The v4-mapped form of four bytes in network order.
 #[inline(always)]
 pub const fn v4_mapped([a, b, c, d]: [u8; 4]) -> Addr {
-    Addr { bytes: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d] }
+    Addr::of_halves([0; 8], [0, 0, 0xff, 0xff, a, b, c, d])
 }
 
 /// Whether an address of an IPv6 packet poses as one of IPv4.

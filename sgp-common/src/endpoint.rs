@@ -72,7 +72,7 @@ pub struct Endpoint {
     pub timeouts: Timeouts,
     /// Bits of [`settings`].
     pub settings: u32,
-    /// VLAN id of the branch on its trunk, 1..=120.
+    /// VLAN id of the branch on its trunk, from 1 and below [`crate::limits::VLAN_IDS_MAX`]; 0 for the primary interface.
     pub vlan_id: u16,
     /// MAC address of the pod's own interface; frames from the pod carry it as their source.
     pub pod_mac: [u8; 6],

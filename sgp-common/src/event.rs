@@ -1,22 +1,34 @@
 //! Counters (of everything) and events (samples).
 
-use crate::{Addr, Direction, Verdict, plain};
+use crate::{Addr, Direction, DropReason, Verdict, plain};
 
-/// Key of `COUNTERS`.
+/// Room for what is counted by: 0 for allowed packets, else the value of a `DropReason`.
+pub const REASONS: usize = 16;
+const _: () = assert!(DropReason::ALL.len() < REASONS);
+
+/// Value of `COUNTERS`, one a CPU, at the VLAN id of the endpoint's branch; at 0, what belongs to no endpoint.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CounterKey {
-    /// Endpoint id, or 0 where no endpoint was found.
-    pub endpoint: u64,
-    /// The pod's point of view.
-    pub direction: Direction,
-    /// 0 for allowed packets, else the value of a `DropReason`.
-    pub reason: u8,
-    /// Zero.
-    pub reserved: [u8; 6],
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// To the pod, by reason.
+    pub inbound: [Counter; REASONS],
+    /// From the pod, by reason.
+    pub outbound: [Counter; REASONS],
 }
 
-/// Value of `COUNTERS`, one a CPU.
+impl Counts {
+    /// Where a packet is counted.
+    #[inline(always)]
+    pub fn cell(&mut self, direction: Direction, reason: u8) -> &mut Counter {
+        let cells = match direction {
+            Direction::Inbound => &mut self.inbound,
+            Direction::Outbound => &mut self.outbound,
+        };
+        &mut cells[usize::from(reason) % REASONS]
+    }
+}
+
+/// A cell of [`Counts`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counter {
@@ -94,4 +106,4 @@ pub struct Sampler {
     pub emitted: u64,
 }
 
-plain!(CounterKey, Counter, Event, Outcome, Sampler);
+plain!(Counts, Counter, Event, Outcome, Sampler);

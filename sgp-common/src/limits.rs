@@ -45,8 +45,9 @@ pub const SNAT_PORT_FIRST: u16 = 10_240;
 /// Last port that stands for a pod's: 19,760 flows to one destination and port.
 pub const SNAT_PORT_LAST: u16 = 29_999;
 
-/// Counter cells: endpoints x directions x reasons.
-pub const COUNTERS_MAX: u32 = 16_384;
+/// VLAN ids of branches are below this: the VPC resource controller and we take 1 to 120. What is counted of an endpoint stands
+/// at its branch's.
+pub const VLAN_IDS_MAX: u32 = 256;
 
 /// Rows of rule names kept for people: 1,024 rules x 2 directions x 2 families for some policies.
 pub const RULE_NAMES_MAX: u32 = 65_536;

@@ -216,7 +216,8 @@ fn parse_ipv6<B: Bytes + ?Sized>(frame: &B, packet: &mut Packet) -> Result<(), D
 
 #[inline(always)]
 fn address<B: Bytes + ?Sized>(frame: &B, offset: usize) -> Result<Addr, DropReason> {
-    Ok(Addr { bytes: frame.read(offset).ok_or(DropReason::Malformed)? })
+    let half = |at| frame.read(offset + at).ok_or(DropReason::Malformed);
+    Ok(Addr::of_halves(half(0)?, half(8)?))
 }
 
 #[inline(always)]

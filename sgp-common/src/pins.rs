@@ -48,7 +48,7 @@ pub mod map {
     pub const RULE_NAMES: &str = "RULE_NAMES";
     /// [`crate::flow::FlowKey`] -> [`crate::flow::Flow`].
     pub const FLOWS: &str = "FLOWS";
-    /// Endpoint id -> number of its flows (u64).
+    /// VLAN id of an endpoint's branch -> number of the endpoint's flows (u64).
     pub const FLOW_COUNTS: &str = "FLOW_COUNTS";
     /// [`crate::fragment::FragmentKey`] -> [`crate::fragment::Fragment`].
     pub const FRAGMENTS: &str = "FRAGMENTS";
@@ -58,12 +58,15 @@ pub mod map {
     pub const SNAT_EXCLUDED: &str = "SNAT_EXCLUDED";
     /// 0 -> [`crate::snat::Node`]: a hash map, since an array has its values overwritten under a reader's eyes.
     pub const NODE: &str = "NODE";
-    /// [`crate::event::CounterKey`] -> [`crate::event::Counter`], per CPU.
+    /// VLAN id -> [`crate::event::Counts`], per CPU.
     pub const COUNTERS: &str = "COUNTERS";
     /// Ring buffer of [`crate::event::Event`].
     pub const EVENTS: &str = "EVENTS";
     /// One [`crate::event::Sampler`] a CPU.
     pub const SAMPLER: &str = "SAMPLER";
+    /// One u64: how often the agent has changed what is known of interfaces, endpoints and revisions. Until it changes, or the
+    /// kernel's clock ticks, programs may go by what they have read.
+    pub const CHANGES: &str = "CHANGES";
     /// One u64: digest of the object the pinned programs came from, so that a restarted agent of the same
     /// version leaves them alone.
     pub const OBJECT: &str = "OBJECT";
@@ -75,7 +78,7 @@ pub mod map {
     /// the agent loads, costs nothing, since the verifier removes what a constant makes unreachable.
     pub const TEST: &str = "TEST";
     /// Every pinned map.
-    pub const ALL: [&str; 19] = [
+    pub const ALL: [&str; 20] = [
         INTERFACES,
         ENDPOINTS,
         ENDPOINT_NAMES,
@@ -94,6 +97,7 @@ pub mod map {
         COUNTERS,
         EVENTS,
         SAMPLER,
+        CHANGES,
         OBJECT,
     ];
 }

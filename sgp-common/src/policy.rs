@@ -93,25 +93,29 @@ impl Selector {
     /// Asks for the rules a member of this group set satisfies.
     #[inline(always)]
     pub const fn peer(direction: Direction, family: Family, group_set: u64) -> Self {
-        let mut key = Self::new(direction, family, Axis::Peer);
-        let id = group_set.to_be_bytes();
-        let mut i = 0;
-        while i < id.len() {
-            key.data[i] = id[i];
-            i += 1;
-        }
-        key
+        Self { data: Self::peer_data(group_set), ..Self::new(direction, family, Axis::Peer) }
+    }
+
+    /// The data of [`Self::peer`].
+    #[inline(always)]
+    pub const fn peer_data(group_set: u64) -> [u8; 16] {
+        Addr::of_halves(group_set.to_be_bytes(), [0; 8]).bytes
     }
 
     /// Asks for the rules a service satisfies, with the prefix length the question can answer: a packet without
     /// ports is asked only what it says.
     #[inline(always)]
     pub fn service(question: &Question) -> (u32, Self) {
-        let mut key = Self::new(question.direction, question.family, Axis::Service);
-        key.data[0] = question.protocol;
-        key.data[1] = question.detail[0];
-        key.data[2] = question.detail[1];
-        (if question.detailed == 0 { PROTOCOL_BITS } else { SERVICE_BITS }, key)
+        let (bits, data) = Self::service_data(question);
+        (bits, Self { data, ..Self::new(question.direction, question.family, Axis::Service) })
+    }
+
+    /// The prefix length and the data of [`Self::service`].
+    #[inline(always)]
+    pub fn service_data(question: &Question) -> (u32, [u8; 16]) {
+        let [first, second] = question.detail;
+        let data = Addr::of_halves([question.protocol, first, second, 0, 0, 0, 0, 0], [0; 8]).bytes;
+        (if question.detailed == 0 { PROTOCOL_BITS } else { SERVICE_BITS }, data)
     }
 }
 

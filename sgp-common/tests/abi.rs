@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 use sgp_common::endpoint::{Endpoint, EndpointName, Interface, Side, Timeouts, settings};
-use sgp_common::event::{Counter, CounterKey, Event, Outcome, Sampler};
+use sgp_common::event::{Counter, Counts, Event, Outcome, Sampler};
 use sgp_common::flow::{Admission, Asker, Flow, FlowKey, FlowState, Tracking, Way};
 use sgp_common::fragment::{Fragment, FragmentKey};
 use sgp_common::policy::{self, Answer, Axis, Peer, RuleKey, RuleName, RuleSet, Selector, untracked};
@@ -114,7 +114,7 @@ fn structs_of_packets(out: &mut String) -> std::fmt::Result {
     layout!(out, SnatKey { remote_addr, remote_port, nat_port, protocol, query, reserved });
     layout!(out, SnatEntry { endpoint, local_addr, local_port, reserved });
     layout!(out, Node { endpoint, addr, gateway, ifindex, first_port, last_port, policy, ports, reserved, mark });
-    layout!(out, CounterKey { endpoint, direction, reason, reserved });
+    layout!(out, Counts { inbound, outbound });
     layout!(out, Counter { packets, bytes });
     layout!(
         out,
@@ -195,7 +195,7 @@ fn constants(out: &mut String) -> std::fmt::Result {
             SNAT_EXCLUDED_MAX,
             SNAT_PORT_FIRST,
             SNAT_PORT_LAST,
-            COUNTERS_MAX,
+            VLAN_IDS_MAX,
             RULE_NAMES_MAX,
             EVENTS_BYTES
         }

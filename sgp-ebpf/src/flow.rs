@@ -9,6 +9,7 @@ use sgp_common::policy::Question;
 use sgp_common::{Direction, DropReason};
 
 use crate::clock::now_ns;
+use crate::endpoint::Here;
 use crate::maps::{FLOW_COUNTS, FLOWS};
 use crate::packet::scratch;
 use crate::policy;
@@ -35,23 +36,23 @@ pub(crate) fn key_of(endpoint: u64, packet: &Packet, direction: Direction) -> Op
 }
 
 /// Looks a packet's flow up and counts the packet into it.
-#[inline(never)]
-pub(crate) fn find(
+#[inline(always)]
+pub(crate) fn find_here(
     key: &FlowKey,
     packet: &Packet,
     direction: Direction,
-    endpoint: &Endpoint,
+    here: &Here,
     admission: &mut Admission,
 ) -> Found {
     let Some(flow) = FLOWS.get_ptr_mut(key) else { return Found::Nothing };
     // SAFETY: the verifier knows the pointer is valid; racing writers are accepted (`Flow`).
     let flow = unsafe { &mut *flow };
     let now_ns = now_ns();
-    if flow.expired(key, &endpoint.timeouts, now_ns) || flow.reopened_by(packet) {
+    if flow.expired(key, &here.endpoint.timeouts, now_ns) || flow.reopened_by(packet) {
         return Found::Over;
     }
-    if is_due(flow, endpoint) {
-        if judge_again(flow, key, packet, endpoint, admission).is_err() {
+    if is_due(flow, here) {
+        if judge_again(flow, key, packet, here, admission).is_err() {
             return if opens(packet) { Found::Over } else { Found::Refused };
         }
         flow.admit(admission);
@@ -59,6 +60,18 @@ pub(crate) fn find(
     flow.refresh(packet, direction, now_ns);
     *admission = flow.admission();
     Found::Live
+}
+
+/// Likewise, out of line.
+#[inline(never)]
+pub(crate) fn find(
+    key: &FlowKey,
+    packet: &Packet,
+    direction: Direction,
+    here: &Here,
+    admission: &mut Admission,
+) -> Found {
+    find_here(key, packet, direction, here, admission)
 }
 
 /// Whether a flow, live or not, came by another interface of the node than the pod's branch.
@@ -70,11 +83,11 @@ pub(crate) fn came_by_node(key: &FlowKey) -> bool {
 
 /// Whether the rules have changed since they were asked, and the flow does not outlive its rule.
 #[inline(always)]
-fn is_due(flow: &Flow, endpoint: &Endpoint) -> bool {
-    if matches!(flow.tracking, Tracking::Tracked) && endpoint.settings & CUT_ON_REVOKE == 0 {
+fn is_due(flow: &Flow, here: &Here) -> bool {
+    if matches!(flow.tracking, Tracking::Tracked) && here.endpoint.settings & CUT_ON_REVOKE == 0 {
         return false;
     }
-    flow.revision != if flow.nat_port == 0 { policy::revision(&endpoint.group_set) } else { snat::revision(endpoint) }
+    flow.revision != if flow.nat_port == 0 { policy::revision(here) } else { snat::revision(here) }
 }
 
 /// Puts the packet that opened a flow to the rules of today.
@@ -83,26 +96,26 @@ fn judge_again(
     flow: &Flow,
     key: &FlowKey,
     packet: &Packet,
-    endpoint: &Endpoint,
+    here: &Here,
     admission: &mut Admission,
 ) -> Result<(), DropReason> {
-    policy::pose(flow.question(key, packet.family));
+    *policy::question()? = flow.question(key, packet.family);
     match flow.nat_port {
-        0 => policy::decide(endpoint, admission),
-        _ => snat::decide(endpoint, admission),
+        0 => policy::decide(here, admission),
+        _ => snat::decide(here, admission),
     }
 }
 
 /// Whether a packet would pass by its flow, and who admits that; the flow is not touched.
 #[inline(never)]
-pub(crate) fn would_pass(key: &FlowKey, packet: &Packet, endpoint: &Endpoint, admission: &mut Admission) -> bool {
+pub(crate) fn would_pass(key: &FlowKey, packet: &Packet, here: &Here, admission: &mut Admission) -> bool {
     // SAFETY: read-only use of a value that others may be writing; any mixture is harmless (`Flow`).
     let Some(flow) = (unsafe { FLOWS.get(key) }) else { return false };
-    if flow.expired(key, &endpoint.timeouts, now_ns()) || flow.reopened_by(packet) {
+    if flow.expired(key, &here.endpoint.timeouts, now_ns()) || flow.reopened_by(packet) {
         return false;
     }
-    if is_due(flow, endpoint) {
-        return judge_again(flow, key, packet, endpoint, admission).is_ok();
+    if is_due(flow, here) {
+        return judge_again(flow, key, packet, here, admission).is_ok();
     }
     *admission = flow.admission();
     true
@@ -111,8 +124,8 @@ pub(crate) fn would_pass(key: &FlowKey, packet: &Packet, endpoint: &Endpoint, ad
 /// Remembers a new flow. Two CPUs may both open the same flow: one entry results, and the endpoint's
 /// count is one too high until the sweep counts again. What EC2 would not track needs no entry.
 #[inline(always)]
-pub(crate) fn open(key: &FlowKey, flow: &Flow, found: Found) -> Result<(), DropReason> {
-    match insert(key, flow, found) {
+pub(crate) fn open(key: &FlowKey, flow: &Flow, endpoint: &Endpoint, found: Found) -> Result<(), DropReason> {
+    match insert(key, flow, endpoint, found) {
         Err(_) if matches!(flow.tracking, Tracking::Untracked) && flow.nat_port == 0 => Ok(()),
         result => result,
     }
@@ -120,21 +133,22 @@ pub(crate) fn open(key: &FlowKey, flow: &Flow, found: Found) -> Result<(), DropR
 
 /// Whether a packet that its own direction's rules allow can be the answer to one whose flow EC2 would not track. Asked only
 /// where there is no place for a flow: the rules of both directions let such a conversation through without one.
-#[inline(never)]
-pub(crate) fn answers_untracked(packet: &Packet, direction: Direction, endpoint: &Endpoint) -> bool {
+#[inline(always)]
+pub(crate) fn answers_untracked(packet: &Packet, direction: Direction, here: &Here) -> bool {
     let mut admission = Admission::NONE;
     let Some(asked) = Question::answered_by(packet, direction) else { return false };
-    policy::pose(asked);
-    policy::decide(endpoint, &mut admission).is_ok() && matches!(admission.tracking, Tracking::Untracked)
+    let Ok(question) = policy::question() else { return false };
+    *question = asked;
+    policy::decide(here, &mut admission).is_ok() && matches!(admission.tracking, Tracking::Untracked)
 }
 
 #[inline(always)]
-fn insert(key: &FlowKey, flow: &Flow, found: Found) -> Result<(), DropReason> {
+fn insert(key: &FlowKey, flow: &Flow, endpoint: &Endpoint, found: Found) -> Result<(), DropReason> {
     if found == Found::Nothing {
-        count(key.endpoint)?;
+        count(endpoint)?;
     }
     FLOWS.insert(key, flow, 0).map_err(|_| {
-        uncount(key.endpoint, found);
+        uncount(endpoint, found);
         DropReason::FlowTableFull
     })
 }
@@ -142,11 +156,9 @@ fn insert(key: &FlowKey, flow: &Flow, found: Found) -> Result<(), DropReason> {
 /// Counts a flow of an endpoint. Plain stores: CPUs may lose a count to each other, and the sweep counts
 /// again, so the limit is approximate for as long as a sweep takes to come.
 #[inline(always)]
-fn count(endpoint: u64) -> Result<(), DropReason> {
-    let Some(flows) = FLOW_COUNTS.get_ptr_mut(endpoint) else {
-        // A full map here means more endpoints than ENDPOINTS holds, which the agent prevents.
-        return FLOW_COUNTS.insert(endpoint, 1, 0).map_err(|_| DropReason::EndpointFlowLimit);
-    };
+fn count(endpoint: &Endpoint) -> Result<(), DropReason> {
+    // The agent refuses VLAN ids that are beyond the map.
+    let flows = FLOW_COUNTS.get_ptr_mut(u32::from(endpoint.vlan_id)).ok_or(DropReason::EndpointFlowLimit)?;
     // SAFETY: a value of the map, valid for the program's run.
     let flows = unsafe { &mut *flows };
     if *flows >= u64::from(ENDPOINT_FLOWS_MAX) {
@@ -157,9 +169,9 @@ fn count(endpoint: u64) -> Result<(), DropReason> {
 }
 
 #[inline(always)]
-fn uncount(endpoint: u64, found: Found) {
+fn uncount(endpoint: &Endpoint, found: Found) {
     if found == Found::Nothing
-        && let Some(flows) = FLOW_COUNTS.get_ptr_mut(endpoint)
+        && let Some(flows) = FLOW_COUNTS.get_ptr_mut(u32::from(endpoint.vlan_id))
     {
         // SAFETY: as in `count`.
         let flows = unsafe { &mut *flows };

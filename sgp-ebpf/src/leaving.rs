@@ -59,7 +59,7 @@ pub(crate) fn sent(
 #[inline(always)]
 fn weigh(packet: &Packet, here: &Here, record: &mut Record) -> Result<Verdict, DropReason> {
     let key = flow::key_of(here.id, packet, Direction::Outbound).ok_or(DropReason::SnatUnsupported)?;
-    let found = flow::find(key, packet, Direction::Outbound, here.endpoint, &mut record.admission);
+    let found = flow::find_here(key, packet, Direction::Outbound, here, &mut record.admission);
     match found {
         Found::Live => return Ok(Verdict::Flow),
         Found::Refused => return Err(DropReason::NoMatchingRule),
@@ -72,21 +72,21 @@ fn weigh(packet: &Packet, here: &Here, record: &mut Record) -> Result<Verdict, D
         record.admission = Admission::NONE;
         Verdict::Exempt
     } else {
-        policy::pose(Question::of(packet, Direction::Outbound));
-        snat::decide(here.endpoint, &mut record.admission)?;
+        *policy::question()? = Question::of(packet, Direction::Outbound);
+        snat::decide(here, &mut record.admission)?;
         Verdict::Rule
     };
-    open(key, packet, record, found)?;
+    open(key, packet, here, record, found)?;
     Ok(verdict)
 }
 
 /// The key of the replies first, then the flow: a reply never finds half of it.
 #[inline(never)]
-fn open(key: &FlowKey, packet: &Packet, record: &mut Record, found: Found) -> Result<(), DropReason> {
+fn open(key: &FlowKey, packet: &Packet, here: &Here, record: &mut Record, found: Found) -> Result<(), DropReason> {
     record.admission.nat_port = snat::allocate(key)?;
     let flow = &mut scratch().ok_or(DropReason::FlowTableFull)?.flow;
     flow.begin(packet, Direction::Outbound, &record.admission, now_ns());
-    flow::open(key, flow, found).inspect_err(|_| snat::release(key, record.admission.nat_port))
+    flow::open(key, flow, here.endpoint, found).inspect_err(|_| snat::release(key, record.admission.nat_port))
 }
 
 /// Whether an ICMP error of the pod is about a translated flow, whose way it then goes; any other goes by the branch.
@@ -95,7 +95,7 @@ pub(crate) fn is_about_translated(ctx: &TcContext, packet: &Packet, here: &Here)
     let Some(quoted) = packet::quoted(ctx, packet) else { return false };
     let Some(key) = flow::key_of(here.id, quoted, Direction::Inbound) else { return false };
     let mut about = Admission::NONE;
-    flow::would_pass(key, quoted, here.endpoint, &mut about) && about.nat_port != 0
+    flow::would_pass(key, quoted, here, &mut about) && about.nat_port != 0
 }
 
 /// Judges such an error, and sends it.
@@ -108,30 +108,26 @@ pub(crate) fn judge_error(
 ) -> Result<Verdict, DropReason> {
     let quoted = &scratch().ok_or(DropReason::SnatUnsupported)?.quoted;
     let key = flow::key_of(here.id, quoted, Direction::Inbound).ok_or(DropReason::SnatUnsupported)?;
-    let mut about = Admission::NONE;
-    if !flow::would_pass(key, quoted, here.endpoint, &mut about) {
+    if !flow::would_pass(key, quoted, here, &mut record.admission) {
+        record.admission = Admission::NONE;
         return Err(DropReason::NoMatchingRule);
     }
-    admit_error(packet, here, Direction::Outbound, record, &about)?;
-    record.action = snat::send_error(ctx, packet, quoted, about.nat_port)?;
+    let nat_port = record.admission.nat_port;
+    admit_error(packet, here, Direction::Outbound, record)?;
+    record.action = snat::send_error(ctx, packet, quoted, nat_port)?;
     Ok(Verdict::Flow)
 }
 
-/// Whether an ICMP error about a translated flow may pass: by the flow, if the operator wants that, else by a rule.
+/// Whether an ICMP error about a translated flow, whose admission the record has, may pass: by the flow, if the operator wants
+/// that, else by a rule.
 #[inline(always)]
-fn admit_error(
-    packet: &Packet,
-    here: &Here,
-    direction: Direction,
-    record: &mut Record,
-    about: &Admission,
-) -> Result<(), DropReason> {
+fn admit_error(packet: &Packet, here: &Here, direction: Direction, record: &mut Record) -> Result<(), DropReason> {
     if here.endpoint.settings & RELATED_ICMP != 0 {
-        record.admission = *about;
         return Ok(());
     }
-    policy::pose(Question::of(packet, direction));
-    snat::decide(here.endpoint, &mut record.admission)
+    record.admission = Admission::NONE;
+    *policy::question()? = Question::of(packet, direction);
+    snat::decide(here, &mut record.admission)
 }
 
 /// Primary interface, what comes in. Nothing of the host's is dropped or counted here.
@@ -166,9 +162,9 @@ fn answer(ctx: &TcContext, packet: &Packet, record: &mut Record) -> Option<Resul
 fn answer_reply(ctx: &TcContext, packet: &Packet, record: &mut Record) -> Option<Result<Verdict, DropReason>> {
     let entry = snat::owner(&SnatKey::of_reply(packet)?)?;
     let here = endpoint::known(entry.endpoint)?;
-    record.endpoint = here.id;
+    record.is_of(&here);
     let key = flow_of(entry, packet)?;
-    if flow::find(key, packet, Direction::Inbound, here.endpoint, &mut record.admission) != Found::Live {
+    if flow::find_here(key, packet, Direction::Inbound, &here, &mut record.admission) != Found::Live {
         return None;
     }
     if matches!(packet.part, Part::First) {
@@ -205,18 +201,17 @@ fn answer_error(ctx: &TcContext, packet: &Packet, record: &mut Record) -> Option
     let quoted = packet::quoted(ctx, packet)?;
     let entry = snat::owner(&SnatKey::of_quoted(quoted)?)?;
     let here = endpoint::known(entry.endpoint)?;
-    record.endpoint = here.id;
+    record.is_of(&here);
     let key = &mut scratch()?.key;
     if !key.write(entry.endpoint, quoted, Direction::Outbound) {
         return None;
     }
     key.local_addr = entry.local_addr;
     key.local_port = entry.local_port;
-    let mut about = Admission::NONE;
-    if !flow::would_pass(key, quoted, here.endpoint, &mut about) {
+    if !flow::would_pass(key, quoted, &here, &mut record.admission) {
         return None;
     }
-    if let Err(reason) = admit_error(packet, &here, Direction::Inbound, record, &about) {
+    if let Err(reason) = admit_error(packet, &here, Direction::Inbound, record) {
         return Some(Err(reason));
     }
     Some(given(ctx, snat::receive_error(ctx, packet, quoted, entry)))
@@ -238,7 +233,7 @@ fn remember(packet: &Packet, entry: &SnatEntry, admission: &Admission) {
 #[inline(always)]
 fn answer_later(ctx: &TcContext, packet: &Packet, record: &mut Record) -> Option<Result<Verdict, DropReason>> {
     let first = fragment::find(NOBODY, packet, Direction::Inbound)?;
-    record.endpoint = first.endpoint;
+    record.is_of(&endpoint::known(first.endpoint)?);
     if first.is_overlapped_by(packet) {
         return Some(Err(DropReason::Malformed));
     }

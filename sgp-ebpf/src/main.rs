@@ -11,6 +11,7 @@ mod clock;
 mod endpoint;
 mod flow;
 mod fragment;
+mod judge;
 mod leaving;
 mod maps;
 mod packet;

@@ -1,13 +1,14 @@
 //! Every map, on one screen. What each is for stands in `sgp_common::pins::map`.
 
 use crate::clock::Read;
+use crate::endpoint::Near;
+use crate::policy::Asked;
 use crate::report::Record;
-use aya_ebpf::btf_maps::lpm_trie::Key;
-use aya_ebpf::btf_maps::{Array, HashMap, HashOfMaps, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf};
+use aya_ebpf::btf_maps::{Array, HashMap, HashOfMaps, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use sgp_common::Addr;
 use sgp_common::endpoint::{Endpoint, EndpointName, Interface};
-use sgp_common::event::{Counter, CounterKey, Event, Outcome, Sampler};
+use sgp_common::event::{Counts, Event, Outcome, Sampler};
 use sgp_common::flow::{Admission, Flow, FlowKey};
 use sgp_common::fragment::{Fragment, FragmentKey};
 use sgp_common::limits::*;
@@ -39,7 +40,7 @@ pub(crate) static RULE_NAMES: HashMap<RuleKey, RuleName, { RULE_NAMES_MAX as usi
 #[btf_map]
 pub(crate) static FLOWS: HashMap<FlowKey, Flow, { FLOWS_MAX as usize }> = HashMap::new();
 #[btf_map]
-pub(crate) static FLOW_COUNTS: HashMap<u64, u64, { ENDPOINTS_MAX as usize }> = HashMap::new();
+pub(crate) static FLOW_COUNTS: Array<u64, { VLAN_IDS_MAX as usize }> = Array::new();
 #[btf_map]
 pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, Fragment, { FRAGMENTS_MAX as usize }> = LruHashMap::new();
 #[btf_map]
@@ -49,11 +50,13 @@ pub(crate) static SNAT_EXCLUDED: LpmTrie<Addr, u8, { SNAT_EXCLUDED_MAX as usize 
 #[btf_map]
 pub(crate) static NODE: HashMap<u32, Node, 1> = HashMap::new();
 #[btf_map]
-pub(crate) static COUNTERS: PerCpuHashMap<CounterKey, Counter, { COUNTERS_MAX as usize }> = PerCpuHashMap::new();
+pub(crate) static COUNTERS: PerCpuArray<Counts, { VLAN_IDS_MAX as usize }> = PerCpuArray::new();
 #[btf_map]
 pub(crate) static EVENTS: RingBuf<Event, { EVENTS_BYTES as usize }> = RingBuf::new();
 #[btf_map]
 pub(crate) static SAMPLER: PerCpuArray<Sampler, 1> = PerCpuArray::new();
+#[btf_map]
+pub(crate) static CHANGES: Array<u64, 1> = Array::new();
 #[btf_map]
 pub(crate) static OBJECT: Array<u64, 1> = Array::new();
 
@@ -79,7 +82,7 @@ pub(crate) struct Scratch {
     pub(crate) flow: Flow,
     /// What a policy is asked, and by which of its keys.
     pub(crate) question: Question,
-    pub(crate) selector: Key<Selector>,
+    pub(crate) asked: Asked,
     /// What it answers.
     pub(crate) admission: Admission,
     /// Of the policies that judge a translated flow, while they are asked.
@@ -90,6 +93,10 @@ pub(crate) struct Scratch {
 /// at a time.
 #[btf_map]
 pub(crate) static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
+
+/// What each CPU has read of the interfaces that its packets are on.
+#[btf_map]
+pub(crate) static NEAR: PerCpuArray<Near, { INTERFACES_MAX as usize }> = PerCpuArray::new();
 
 /// Maps that only the agent writes, or that are mostly empty, take memory as they fill.
 const NO_PREALLOC: usize = aya_ebpf::bindings::BPF_F_NO_PREALLOC as usize;

@@ -58,12 +58,12 @@ pub(crate) fn parsed(ctx: &TcContext) -> Result<Option<&'static Packet>, DropRea
     })
 }
 
-/// Out of line for the stack: what parsing takes is given back before judging begins.
-#[inline(never)]
+#[inline(always)]
 fn parse_linear(ctx: &TcContext) -> Result<Frame, DropReason> {
     parse(&Linear(ctx), &mut scratch().ok_or(DropReason::Malformed)?.packet)
 }
 
+/// Out of line, since it is rare.
 #[inline(never)]
 fn parse_paged(ctx: &TcContext) -> Result<Frame, DropReason> {
     parse(&Skb(ctx), &mut scratch().ok_or(DropReason::Malformed)?.packet)

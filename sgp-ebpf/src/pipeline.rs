@@ -3,22 +3,19 @@
 
 use aya_ebpf::bindings::TC_ACT_SHOT;
 use aya_ebpf::programs::TcContext;
-use sgp_common::endpoint::settings::{NODE_PORTS, RELATED_ICMP, SNAT};
+use sgp_common::endpoint::settings::{NODE_PORTS, SNAT};
 use sgp_common::endpoint::{Endpoint, Side};
 use sgp_common::exempt::{exempt, exempt_on_node, link_scoped};
-use sgp_common::flow::{Admission, Way};
-use sgp_common::packet::{Packet, Part};
-use sgp_common::policy::Question;
+use sgp_common::flow::Admission;
+use sgp_common::packet::Packet;
 use sgp_common::verdict::MARK_BY_NODE;
 use sgp_common::{Direction, DropReason, Verdict};
 
-use crate::clock::now_ns;
 use crate::endpoint::{self, Here};
 use crate::flow::{self, Found};
-use crate::fragment;
+use crate::judge::{judge, judge_here};
 use crate::leaving;
 use crate::packet::{self, ifindex, ingress_ifindex};
-use crate::policy;
 use crate::report::Record;
 use crate::snat;
 
@@ -33,7 +30,7 @@ pub(crate) fn from_branch(ctx: &TcContext) -> i32 {
 #[inline(always)]
 fn enforce_from_branch(ctx: &TcContext, record: &mut Record) -> Result<Verdict, DropReason> {
     let here = endpoint::at(ifindex(ctx))?;
-    record.endpoint = here.id;
+    record.is_of(&here);
     let Some(packet) = record.parse(ctx)? else { return Ok(Verdict::Exempt) };
     judge_at_branch(ctx, packet, &here, record)
 }
@@ -49,7 +46,7 @@ pub(crate) fn to_branch(ctx: &TcContext) -> i32 {
 #[inline(always)]
 fn enforce_to_branch(ctx: &TcContext, record: &mut Record) -> Result<Verdict, DropReason> {
     let here = endpoint::at(ifindex(ctx))?;
-    record.endpoint = here.id;
+    record.is_of(&here);
     let Some(packet) = record.parse(ctx)? else { return Ok(Verdict::Exempt) };
     if here.endpoint.settings & SNAT != 0 && snat::leaves(packet) {
         if !packet.is_icmp_error() {
@@ -74,7 +71,7 @@ pub(crate) fn judge_at_branch(
     if exempt(packet, record.direction(), here.endpoint) {
         Ok(Verdict::Exempt)
     } else {
-        judge(ctx, packet, here, record)
+        judge_here(ctx, packet, here, record)
     }
 }
 
@@ -92,7 +89,7 @@ pub(crate) fn from_pod(ctx: &TcContext) -> i32 {
 #[inline(always)]
 fn enforce_from_pod(ctx: &TcContext, record: &mut Record) -> Result<Verdict, DropReason> {
     let here = endpoint::at(ifindex(ctx))?;
-    record.endpoint = here.id;
+    record.is_of(&here);
     let mac = packet::source_mac(ctx).ok_or(DropReason::Malformed)?;
     if mac != here.endpoint.pod_mac {
         return Err(DropReason::SpoofedSource);
@@ -117,7 +114,7 @@ fn answers_node(packet: &Packet, here: &Here, record: &mut Record) -> Result<boo
     if !flow::came_by_node(key) {
         return Ok(false);
     }
-    match flow::find(key, packet, Direction::Outbound, here.endpoint, &mut record.admission) {
+    match flow::find(key, packet, Direction::Outbound, here, &mut record.admission) {
         Found::Live => Ok(true),
         Found::Refused => Err(DropReason::NoMatchingRule),
         Found::Over | Found::Nothing => Ok(false),
@@ -130,7 +127,7 @@ fn answers_node(packet: &Packet, here: &Here, record: &mut Record) -> Result<boo
 fn answers_neighbour(packet: &Packet, sender: &Here) -> bool {
     let Some(receiver) = endpoint::local(&packet.destination).and_then(endpoint::known) else { return false };
     let Some(into) = flow::key_of(receiver.id, packet, Direction::Inbound) else { return false };
-    flow::would_pass(into, packet, receiver.endpoint, &mut { Admission::NONE })
+    flow::would_pass(into, packet, &receiver, &mut { Admission::NONE })
         && goes_on(packet, sender, Direction::Outbound)
         && goes_on(packet, &receiver, Direction::Inbound)
 }
@@ -138,7 +135,7 @@ fn answers_neighbour(packet: &Packet, sender: &Here) -> bool {
 #[inline(never)]
 fn goes_on(packet: &Packet, here: &Here, direction: Direction) -> bool {
     let Some(key) = flow::key_of(here.id, packet, direction) else { return false };
-    flow::find(key, packet, direction, here.endpoint, &mut { Admission::NONE }) == Found::Live
+    flow::find(key, packet, direction, here, &mut { Admission::NONE }) == Found::Live
 }
 
 /// Host veth, to the pod. What came by the branch, from the node itself (standard mode: kubelet's probes
@@ -151,7 +148,7 @@ pub(crate) fn to_pod(ctx: &TcContext) -> i32 {
         Ok(here) => here,
         Err(reason) => return record.conclude(ctx, Err(reason)),
     };
-    record.endpoint = here.id;
+    record.is_of(&here);
     let packet = match record.parse(ctx) {
         Ok(Some(packet)) => packet,
         Ok(None) => return record.conclude(ctx, Ok(Verdict::Exempt)),
@@ -162,7 +159,7 @@ pub(crate) fn to_pod(ctx: &TcContext) -> i32 {
         return record.conclude(ctx, Ok(Verdict::Passed));
     }
     match endpoint::find(ingress_ifindex(ctx)) {
-        Some(sender) if matches!(sender.side, Side::Pod) => {
+        Some((sender, Side::Pod)) => {
             if refuses(ctx, packet, &sender, record) {
                 return TC_ACT_SHOT;
             }
@@ -171,9 +168,16 @@ pub(crate) fn to_pod(ctx: &TcContext) -> i32 {
         Some(_) => {}
         None => record.by_node = 1,
     }
-    record.turn_to(here.id, Direction::Inbound);
-    let result = judge_on_node(ctx, packet, &here, record);
+    let result = receive(ctx, packet, record);
     record.conclude(ctx, result)
+}
+
+/// Judges it by the inbound rules of the pod that it is for, which is looked at again: the stack has no room for two endpoints.
+#[inline(always)]
+fn receive(ctx: &TcContext, packet: &Packet, record: &mut Record) -> Result<Verdict, DropReason> {
+    let here = endpoint::at(ifindex(ctx))?;
+    record.turn_to(&here, Direction::Inbound);
+    judge_on_node(ctx, packet, &here, record)
 }
 
 #[inline(always)]
@@ -193,7 +197,7 @@ fn forgotten(packet: &Packet, from: u32, receiver: u64) -> bool {
 /// the sender's rules say of it cannot be known.
 #[inline(always)]
 fn refuses(ctx: &TcContext, packet: &Packet, sender: &Here, record: &mut Record) -> bool {
-    record.turn_to(sender.id, Direction::Outbound);
+    record.turn_to(sender, Direction::Outbound);
     let result = judge_on_node(ctx, packet, sender, record);
     record.conclude(ctx, result) == TC_ACT_SHOT
 }
@@ -201,91 +205,4 @@ fn refuses(ctx: &TcContext, packet: &Packet, sender: &Here, record: &mut Record)
 #[inline(always)]
 fn judge_on_node(ctx: &TcContext, packet: &Packet, here: &Here, record: &mut Record) -> Result<Verdict, DropReason> {
     if exempt_on_node(packet) { Ok(Verdict::Exempt) } else { judge(ctx, packet, here, record) }
-}
-
-/// Whose packet is it, and what lets it pass? Exemptions are the caller's: they differ between hooks.
-#[inline(never)]
-fn judge(ctx: &TcContext, packet: &Packet, here: &Here, record: &mut Record) -> Result<Verdict, DropReason> {
-    if !endpoint::owns(here, packet.local(record.direction())) {
-        return Err(not_ours(record.direction()));
-    }
-    if matches!(packet.part, Part::Later) {
-        return follow(packet, here, record);
-    }
-    let result = weigh(ctx, packet, here, record);
-    if matches!(packet.part, Part::First) {
-        let admission = result.is_ok().then_some(&record.admission);
-        fragment::remember(here.id, packet, record.direction(), admission);
-    }
-    result
-}
-
-/// A fragment without ports: by its first one, or by rules that ask for no ports.
-#[inline(always)]
-fn follow(packet: &Packet, here: &Here, record: &mut Record) -> Result<Verdict, DropReason> {
-    if fragment::first(here.id, packet, record.direction(), &mut record.admission)? {
-        return Ok(Verdict::Flow);
-    }
-    match decide(packet, here, record) {
-        Err(DropReason::NoMatchingRule) => Err(DropReason::FragmentWithoutFlow),
-        result => result,
-    }
-}
-
-/// Known flow? Allowed by a rule? Then remember it.
-#[inline(always)]
-fn weigh(ctx: &TcContext, packet: &Packet, here: &Here, record: &mut Record) -> Result<Verdict, DropReason> {
-    let direction = record.direction();
-    let Some(key) = flow::key_of(here.id, packet, direction) else {
-        return weigh_alone(ctx, packet, here, record);
-    };
-    let found = flow::find(key, packet, direction, here.endpoint, &mut record.admission);
-    match found {
-        Found::Live => return Ok(Verdict::Flow),
-        Found::Refused => return Err(DropReason::NoMatchingRule),
-        Found::Over | Found::Nothing => {}
-    }
-    decide(packet, here, record)?;
-    record.admission.way = if record.by_node == 0 { Way::Branch } else { Way::Node };
-    let flow = &mut packet::scratch().ok_or(DropReason::FlowTableFull)?.flow;
-    flow.begin(packet, direction, &record.admission, now_ns());
-    match flow::open(key, flow, found) {
-        Err(reason) if !flow::answers_untracked(packet, direction, here.endpoint) => Err(reason),
-        _ => Ok(Verdict::Rule),
-    }
-}
-
-/// A packet of no flow: an ICMP error may be about one.
-#[inline(always)]
-fn weigh_alone(ctx: &TcContext, packet: &Packet, here: &Here, record: &mut Record) -> Result<Verdict, DropReason> {
-    if here.endpoint.settings & RELATED_ICMP != 0 && is_related(ctx, packet, here, record) {
-        return Ok(Verdict::Flow);
-    }
-    decide(packet, here, record)
-}
-
-/// Whether the packet is an ICMP error about a flow whose packets would pass.
-#[inline(always)]
-fn is_related(ctx: &TcContext, packet: &Packet, here: &Here, record: &mut Record) -> bool {
-    if !packet.is_icmp_error() {
-        return false;
-    }
-    let Some(quoted) = packet::quoted(ctx, packet) else { return false };
-    let Some(key) = flow::key_of(here.id, quoted, record.direction().opposite()) else { return false };
-    flow::would_pass(key, quoted, here.endpoint, &mut record.admission)
-}
-
-#[inline(always)]
-fn decide(packet: &Packet, here: &Here, record: &mut Record) -> Result<Verdict, DropReason> {
-    policy::pose(Question::of(packet, record.direction()));
-    policy::decide(here.endpoint, &mut record.admission)?;
-    Ok(Verdict::Rule)
-}
-
-#[inline(always)]
-fn not_ours(direction: Direction) -> DropReason {
-    match direction {
-        Direction::Inbound => DropReason::UnknownEndpoint,
-        Direction::Outbound => DropReason::SpoofedSource,
-    }
 }

@@ -3,13 +3,14 @@
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::programs::TcContext;
 use aya_log_ebpf::warn;
-use sgp_common::event::{Counter, CounterKey, Event, Outcome};
+use sgp_common::event::{Event, Outcome};
 use sgp_common::flow::Admission;
 use sgp_common::limits::EVENTS_PER_SECOND;
 use sgp_common::packet::{ETHERNET_LEN, Packet, Transport};
 use sgp_common::{Direction, DropReason, Verdict};
 
 use crate::clock::{now_ns, testing};
+use crate::endpoint::Here;
 use crate::maps::{COUNTERS, EVENTS, OUTCOME, SAMPLER};
 use crate::packet::scratch;
 
@@ -18,7 +19,7 @@ use crate::packet::scratch;
 #[repr(C)]
 pub(crate) struct Record {
     /// Endpoint id; 0 as long as none is found.
-    pub(crate) endpoint: u64,
+    endpoint: u64,
     /// Who lets it pass, if a rule does, else `Admission::NONE`.
     pub(crate) admission: Admission,
     /// Length of the IP packet in bytes.
@@ -32,7 +33,10 @@ pub(crate) struct Record {
     parsed: u8,
     /// 1 if the packet came by an interface of the node that is no pod's.
     pub(crate) by_node: u8,
-    reserved: [u8; 5],
+    reserved: u8,
+    /// VLAN id of the endpoint's branch; 0 as long as none is found.
+    vlan_id: u16,
+    padding: [u8; 2],
 }
 
 impl Record {
@@ -45,7 +49,10 @@ impl Record {
         record.action = TC_ACT_UNSPEC;
         record.parsed = 0;
         record.by_node = 0;
-        record.turn_to(0, direction);
+        record.endpoint = 0;
+        record.vlan_id = 0;
+        record.direction = direction as u8;
+        record.admission = Admission::NONE;
         Some(record)
     }
 
@@ -57,10 +64,17 @@ impl Record {
         Ok(packet)
     }
 
+    /// The endpoint whose packet this is.
+    #[inline(always)]
+    pub(crate) fn is_of(&mut self, here: &Here) {
+        self.endpoint = here.id;
+        self.vlan_id = here.endpoint.vlan_id;
+    }
+
     /// Goes on with another endpoint's view of the same packet.
     #[inline(always)]
-    pub(crate) fn turn_to(&mut self, endpoint: u64, direction: Direction) {
-        self.endpoint = endpoint;
+    pub(crate) fn turn_to(&mut self, here: &Here, direction: Direction) {
+        self.is_of(here);
         self.direction = direction as u8;
         self.admission = Admission::NONE;
     }
@@ -73,8 +87,18 @@ impl Record {
 
     /// Counts, perhaps tells, and turns the result into what tc understands. An allowed packet goes on
     /// to the next program (`TC_ACT_UNSPEC`, the same number as tcx's "next").
-    #[inline(never)]
+    #[inline(always)]
     pub(crate) fn conclude(&self, ctx: &TcContext, result: Result<Verdict, DropReason>) -> i32 {
+        // What nearly all packets come to needs no call.
+        if !testing() && matches!(result, Ok(Verdict::Flow)) {
+            self.count(ctx, 0);
+            return self.action;
+        }
+        self.conclude_apart(ctx, result)
+    }
+
+    #[inline(never)]
+    fn conclude_apart(&self, ctx: &TcContext, result: Result<Verdict, DropReason>) -> i32 {
         if testing() {
             self.show(result);
         }
@@ -120,16 +144,11 @@ impl Record {
 
     #[inline(always)]
     fn count(&self, ctx: &TcContext, reason: u8) {
-        let key = CounterKey { endpoint: self.endpoint, direction: self.direction(), reason, reserved: [0; 6] };
-        let bytes = u64::from(self.length);
-        if let Some(counter) = COUNTERS.get_ptr_mut(key) {
-            // SAFETY: this CPU's own cell.
-            let counter = unsafe { &mut *counter };
-            counter.packets += 1;
-            counter.bytes += bytes;
-        } else if COUNTERS.insert(key, Counter { packets: 1, bytes }, 0).is_err() {
-            uncounted(ctx);
-        }
+        let Some(counts) = COUNTERS.get_ptr_mut(u32::from(self.vlan_id)) else { return uncounted(ctx) };
+        // SAFETY: this CPU's own cell.
+        let counter = unsafe { &mut *counts }.cell(self.direction(), reason);
+        counter.packets += 1;
+        counter.bytes += u64::from(self.length);
     }
 
     #[inline(always)]
@@ -202,5 +221,5 @@ fn sampled(now_ns: u64) -> bool {
 /// Out of line, and without arguments: logging is rare and takes the stack it needs.
 #[inline(never)]
 fn uncounted(ctx: &TcContext) {
-    warn!(ctx, "the map COUNTERS is full: packets go uncounted");
+    warn!(ctx, "a VLAN id is beyond the map COUNTERS: packets go uncounted");
 }

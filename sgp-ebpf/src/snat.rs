@@ -5,13 +5,13 @@ use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_redirect_neigh};
 use aya_ebpf::programs::TcContext;
 use sgp_common::addr::v4_bytes;
-use sgp_common::endpoint::Endpoint;
 use sgp_common::flow::{Admission, FlowKey};
 use sgp_common::packet::Packet;
 use sgp_common::snat::{KEPT_PORT_MIN, Node, SnatEntry, SnatKey, SnatPolicy, SnatPorts, TRIES};
 use sgp_common::{Addr, DropReason, Family};
 
-use crate::maps::{ENDPOINTS, FLOWS, NODE, SNAT, SNAT_EXCLUDED};
+use crate::endpoint::{self, Here};
+use crate::maps::{FLOWS, NODE, SNAT, SNAT_EXCLUDED};
 use crate::packet::{mark_with, scratch};
 use crate::policy;
 use crate::rewrite::{self, Side};
@@ -36,7 +36,7 @@ const ADDR_BITS: u32 = 128;
 /// # Errors
 /// As there; `SnatUnsupported` while the primary interface is not known.
 #[inline(always)]
-pub(crate) fn decide(pod: &Endpoint, admission: &mut Admission) -> Result<(), DropReason> {
+pub(crate) fn decide(pod: &Here, admission: &mut Admission) -> Result<(), DropReason> {
     let node = node().ok_or(DropReason::SnatUnsupported)?;
     // Those that were read before their policies were asked, as `revision_of` puts them together.
     let revision = &mut scratch().ok_or(DropReason::SnatUnsupported)?.revision;
@@ -46,7 +46,7 @@ pub(crate) fn decide(pod: &Endpoint, admission: &mut Admission) -> Result<(), Dr
         *revision ^= admission.revision;
     }
     if !matches!(node.policy, SnatPolicy::Pod) {
-        policy::decide(primary(node)?, admission)?;
+        policy::decide(&primary(node)?, admission)?;
         *revision ^= admission.revision;
     }
     admission.revision = *revision;
@@ -55,23 +55,22 @@ pub(crate) fn decide(pod: &Endpoint, admission: &mut Admission) -> Result<(), Dr
 
 /// What the revision of a translated flow is held against.
 #[inline(always)]
-pub(crate) fn revision(pod: &Endpoint) -> u64 {
+pub(crate) fn revision(pod: &Here) -> u64 {
     node().and_then(|node| revision_of(node, pod).ok()).unwrap_or_default()
 }
 
 #[inline(always)]
-fn revision_of(node: &Node, pod: &Endpoint) -> Result<u64, DropReason> {
+fn revision_of(node: &Node, pod: &Here) -> Result<u64, DropReason> {
     Ok(match node.policy {
-        SnatPolicy::Node => policy::revision(&primary(node)?.group_set),
-        SnatPolicy::Pod => policy::revision(&pod.group_set),
-        SnatPolicy::Both => policy::revision(&primary(node)?.group_set) ^ policy::revision(&pod.group_set),
+        SnatPolicy::Node => policy::revision(&primary(node)?),
+        SnatPolicy::Pod => policy::revision(pod),
+        SnatPolicy::Both => policy::revision(&primary(node)?) ^ policy::revision(pod),
     })
 }
 
 #[inline(always)]
-fn primary(node: &Node) -> Result<&'static Endpoint, DropReason> {
-    // SAFETY: entries are replaced whole; a reader sees the old or the new one until the program ends.
-    unsafe { ENDPOINTS.get(&node.endpoint) }.ok_or(DropReason::NoPolicy)
+fn primary(node: &Node) -> Result<Here, DropReason> {
+    endpoint::known(node.endpoint).ok_or(DropReason::NoPolicy)
 }
 
 /// Takes a port for a new flow: inserting the key of its replies is the claim. One that takes the place of a flow that

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
-use aya::maps::{HashMap, Map, MapData};
+use aya::maps::{Array, HashMap, Map, MapData};
 use aya::programs::{ProgramFd, SchedClassifier};
 use sgp_agent::domain::desired::{Desired, Policy};
 use sgp_agent::domain::groups::GroupSet;
@@ -14,6 +14,7 @@ use sgp_agent::io::kernel::maps::PinDirs;
 use sgp_agent::io::kernel::{Attachment, Bpf, Kernel as _};
 use sgp_common::addr::v4_mapped;
 use sgp_common::flow::{Flow, FlowKey};
+use sgp_common::limits::VLAN_IDS_MAX;
 use sgp_common::pins::map;
 use sgp_common::policy::FULL_BITS;
 use sgp_common::snat::{SnatEntry, SnatKey};
@@ -40,7 +41,7 @@ pub(crate) struct Place {
     /// Interface index of the primary interface, where there is one.
     pub(crate) primary: u32,
     flows: HashMap<MapData, FlowKey, Flow>,
-    counts: HashMap<MapData, u64, u64>,
+    counts: Array<MapData, u64>,
     snat: HashMap<MapData, SnatKey, SnatEntry>,
 }
 
@@ -126,10 +127,7 @@ impl Place {
 
     /// Lets every pod open as many flows as if it had none.
     pub(crate) fn uncount(&mut self) -> Result<()> {
-        for pod in 0..self.node.pods.len() {
-            self.counts.insert(self.node.endpoint(pod).0, 0, 0).context("writing FLOW_COUNTS")?;
-        }
-        Ok(())
+        (0..VLAN_IDS_MAX).try_for_each(|vlan_id| self.counts.set(vlan_id, 0, 0)).context("writing FLOW_COUNTS")
     }
 
     /// How many flows there are.
@@ -139,11 +137,10 @@ impl Place {
 
     /// Packets counted for a pod, allowed or dropped.
     pub(crate) fn counted(&self, pod: usize, is_dropped: Dropped) -> u64 {
-        let endpoint = self.node.endpoint(pod).0;
-        let counters = self.node.maps.counters.iter().flatten();
-        let mine =
-            counters.filter(|(key, _)| key.endpoint == endpoint && (key.reason != 0) == (is_dropped == Dropped::Yes));
-        mine.flat_map(|(_, values)| values.iter().map(|counter| counter.packets).collect::<Vec<_>>()).sum()
+        let endpoint = Some(self.node.endpoint(pod));
+        let all = self.node.maps.counted().into_iter();
+        let mine = all.filter(|one| one.endpoint == endpoint && one.reason.is_some() == (is_dropped == Dropped::Yes));
+        mine.map(|counted| counted.packets).sum()
     }
 }
 

@@ -7,13 +7,13 @@ use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
 use sgp_common::DropReason;
-use sgp_common::event::Counter;
 
 use super::live;
 use super::variables::NodeFiles;
 use super::view::View;
 use crate::domain::groups::EndpointId;
 use crate::domain::reasons;
+use crate::io::kernel::Counted;
 use crate::io::kernel::maps::Maps;
 use crate::io::telemetry::direction;
 
@@ -90,14 +90,14 @@ fn explain(rows: &[Row]) {
 }
 
 fn rows(maps: &Maps, only: Option<EndpointId>) -> Vec<Row> {
-    let cells = maps.counters.iter().flatten().filter(|(key, _)| only.is_none_or(|only| only.0 == key.endpoint));
-    let of_cell = |(key, values): (sgp_common::event::CounterKey, aya::maps::PerCpuValues<Counter>)| {
-        let reason = DropReason::from_code(key.reason)?.name();
-        let pod = if key.endpoint == 0 { "(no endpoint)".to_owned() } else { maps.pod_name(EndpointId(key.endpoint)) };
-        let (packets, bytes) = values.iter().fold((0, 0), |sum, one| (sum.0 + one.packets, sum.1 + one.bytes));
-        Some(Row { pod, direction: direction(key.direction), reason, packets, bytes })
+    let wanted = maps.counted().into_iter().filter(|counted| only.is_none() || counted.endpoint == only);
+    let row = |counted: Counted| {
+        let reason = counted.reason?.name();
+        let pod = counted.endpoint.map_or_else(|| "(no endpoint)".to_owned(), |id| maps.pod_name(id));
+        let (direction, packets, bytes) = (direction(counted.direction), counted.packets, counted.bytes);
+        Some(Row { pod, direction, reason, packets, bytes })
     };
-    let mut rows: Vec<Row> = cells.filter_map(of_cell).collect();
+    let mut rows: Vec<Row> = wanted.filter_map(row).collect();
     rows.sort_by(|a, b| (&a.pod, a.direction, a.reason).cmp(&(&b.pod, b.direction, b.reason)));
     rows
 }

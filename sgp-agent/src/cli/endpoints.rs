@@ -37,7 +37,7 @@ pub(super) fn print(view: &View) -> Result<()> {
             mac: mac_text(&endpoint.pod_mac),
             policy: policy_name(set),
             policy_digest: maps.policy(set).map_or_else(|| "none".into(), |trie| format!("{:016x}", digest(&trie))),
-            flows: maps.flow_counts.get(&id, 0).unwrap_or_default(),
+            flows: maps.flows_of(endpoint.vlan_id),
         });
     }
     rows.sort_by(|a, b| a.pod.cmp(&b.pod));

@@ -7,6 +7,7 @@ use ipnet::{IpNet, Ipv4Net};
 use sgp_common::Addr;
 use sgp_common::addr::{UNSPECIFIED, v4_mapped};
 use sgp_common::endpoint::{Endpoint, EndpointName, Timeouts, settings};
+use sgp_common::limits::VLAN_IDS_MAX;
 use sgp_common::policy::{Answer, RuleKey, Selector};
 use sgp_common::snat::SnatPolicy;
 use sha2::{Digest, Sha256};
@@ -198,6 +199,12 @@ fn endpoint(
     let eni = cloud.interfaces.get(id).ok_or_else(|| format!("EC2 does not know its branch {id}"))?;
     let vlan_id = eni.tags.get(VLAN_TAG).and_then(|id| id.parse().ok());
     let vlan_id: u16 = vlan_id.ok_or_else(|| format!("branch {id} has no VLAN id in its tag {VLAN_TAG}"))?;
+    if vlan_id == 0 || u32::from(vlan_id) >= VLAN_IDS_MAX {
+        return Err(format!(
+            "branch {id} has the VLAN id {vlan_id} in its tag {VLAN_TAG}; 1 to {} are known",
+            VLAN_IDS_MAX - 1
+        ));
+    }
     let branch = branch_interface(vlan_id);
     let branch_link = links.iter().find(|link| link.name == branch);
     let branch_link = branch_link.ok_or_else(|| format!("branch {id} has no interface {branch} on this node"))?;

@@ -45,16 +45,13 @@ impl Pinned {
 
     /// Packets and bytes by pod, direction and reason.
     fn verdicts(&self) -> Vec<(Labels, u64, u64)> {
-        let cells = self.maps.counters.iter().flatten();
-        let series = cells.map(|(key, cpus)| {
-            let reason = DropReason::from_code(key.reason).map_or("allowed", DropReason::name);
+        let series = self.maps.counted().into_iter().map(|counted| {
             let labels = vec![
-                ("pod", self.pod(key.endpoint)),
-                ("direction", direction(key.direction).to_owned()),
-                ("reason", reason.to_owned()),
+                ("pod", counted.endpoint.map_or_else(String::new, |id| self.maps.pod_name(id))),
+                ("direction", direction(counted.direction).to_owned()),
+                ("reason", counted.reason.map_or("allowed", DropReason::name).to_owned()),
             ];
-            let sum = |of: fn(&sgp_common::event::Counter) -> u64| cpus.iter().map(of).sum();
-            (labels, sum(|cell| cell.packets), sum(|cell| cell.bytes))
+            (labels, counted.packets, counted.bytes)
         });
         series.collect()
     }
@@ -68,7 +65,8 @@ impl Pinned {
     }
 
     fn flows_by_pod(&self) -> Vec<(Labels, u64)> {
-        self.maps.flow_counts.iter().flatten().map(|(id, count)| (vec![("pod", self.pod(id))], count)).collect()
+        let branches = self.maps.endpoints.iter().flatten().filter(|(_, endpoint)| endpoint.vlan_id != 0);
+        branches.map(|(id, endpoint)| (vec![("pod", self.pod(id))], self.maps.flows_of(endpoint.vlan_id))).collect()
     }
 
     fn attached(&self) -> std::result::Result<Vec<(Labels, u64)>, Error> {
@@ -88,7 +86,6 @@ pub fn fill(maps: &Maps) -> Vec<(&'static str, usize, u32)> {
         (map::FLOWS, maps.flows.keys().flatten().count(), limits::FLOWS_MAX),
         (map::SNAT, maps.snat.keys().flatten().count(), limits::SNAT_MAX),
         (map::RULE_NAMES, maps.rule_names.keys().flatten().count(), limits::RULE_NAMES_MAX),
-        (map::COUNTERS, maps.counters.keys().flatten().count(), limits::COUNTERS_MAX),
     ]
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use aya::maps::{HashMap, Map, MapData};
 use sgp_agent::io::kernel::maps::{Maps, PinDirs};
 use sgp_common::flow::{Flow, FlowKey, FlowState};
+use sgp_common::limits::ENDPOINT_FLOWS_MAX;
 use sgp_common::pins::{map, program};
 use sgp_common::snat::{SnatEntry, SnatKey};
 
@@ -17,6 +18,12 @@ impl Node {
         let mut snat: HashMap<_, SnatKey, SnatEntry> = self.map(map::SNAT);
         // What is taken already stays taken.
         drop(snat.insert(SnatKey { nat_port, ..*like }, entry, 1));
+    }
+
+    /// A pod has all the flows that one may have.
+    pub(crate) fn has_as_many_flows_as_it_may(&mut self, pod: usize) {
+        let vlan_id = u32::from(self.pods[pod].vlan_id);
+        self.maps.flow_counts.set(vlan_id, u64::from(ENDPOINT_FLOWS_MAX), 0).expect("FLOW_COUNTS");
     }
 
     /// Time goes by for flows that are closed; others stand.

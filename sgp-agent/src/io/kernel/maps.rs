@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{Array, HashMap, HashOfMaps, Map, MapData, MapError, PerCpuHashMap};
+use aya::maps::{Array, HashMap, HashOfMaps, Map, MapData, MapError, PerCpuArray};
 use sgp_common::endpoint::{Endpoint, EndpointName, Interface};
-use sgp_common::event::{Counter, CounterKey};
+use sgp_common::event::Counts;
 use sgp_common::flow::{Flow, FlowKey};
 use sgp_common::pins::map;
 use sgp_common::policy::{Answer, FULL_BITS, Peer, RuleKey, RuleName, Selector};
@@ -83,16 +83,18 @@ pub struct Maps {
     pub rule_names: HashMap<MapData, RuleKey, RuleName>,
     /// Flows.
     pub flows: HashMap<MapData, FlowKey, Flow>,
-    /// Flows of each endpoint.
-    pub flow_counts: HashMap<MapData, u64, u64>,
+    /// Flows of each endpoint, by its VLAN id.
+    pub flow_counts: Array<MapData, u64>,
     /// Reply keys of translated flows.
     pub snat: HashMap<MapData, SnatKey, SnatEntry>,
     /// Destinations that are not translated.
     pub excluded: LpmTrie<MapData, Addr, u8>,
     /// The node's own way out.
     pub node: HashMap<MapData, u32, Node>,
-    /// Counters.
-    pub counters: PerCpuHashMap<MapData, CounterKey, Counter>,
+    /// What is counted of each endpoint, by its VLAN id.
+    pub counters: PerCpuArray<MapData, Counts>,
+    /// How often what programs may go by has changed.
+    pub changes: Array<MapData, u64>,
     /// Digest of the object the programs came from.
     pub object: Array<MapData, u64>,
 }
@@ -131,6 +133,7 @@ impl Maps {
             excluded: open!(dirs, map::SNAT_EXCLUDED),
             node: open!(dirs, map::NODE),
             counters: open!(dirs, map::COUNTERS),
+            changes: open!(dirs, map::CHANGES),
             object: open!(dirs, map::OBJECT),
         })
     }

@@ -2,6 +2,7 @@
 
 mod attachment;
 mod clsact;
+mod counts;
 mod held;
 pub mod maps;
 mod names;
@@ -32,6 +33,7 @@ use crate::domain::installed::Installed;
 use crate::domain::leaving::{Excluded, NodePlan};
 use crate::domain::plan::Step;
 pub use attachment::Attachment;
+pub use counts::Counted;
 use held::Held;
 use maps::{Maps, PinDirs, gone};
 pub use programs::Cost;
@@ -154,6 +156,10 @@ impl Bpf {
 
     fn put_endpoint(&mut self, id: EndpointId, plan: &EndpointPlan) -> Result<()> {
         self.maps.names.insert(id.0, plan.name, 0).context("writing ENDPOINT_NAMES")?;
+        let before = self.maps.endpoints.get(&id.0, 0).map(|before| before.vlan_id);
+        if before.ok() != Some(plan.endpoint.vlan_id) {
+            self.maps.count_anew(plan.endpoint.vlan_id)?;
+        }
         self.slots.put(&mut self.maps.endpoints, map::ENDPOINTS, id.0, plan.endpoint)?;
         let stale = self.addresses_of(id).into_iter().filter(|addr| !plan.addresses.contains(addr));
         for addr in stale.collect::<Vec<_>>() {
@@ -201,6 +207,31 @@ impl Kernel for Bpf {
     }
 
     fn apply(&mut self, step: &Step) -> Result<()> {
+        let done = self.take(step);
+        if !matches!(step, Step::RemovePeer(_) | Step::PutPeer(..) | Step::PutPolicy(..)) {
+            // Also after an error: part of it may have been done.
+            self.tell_programs()?;
+        }
+        done
+    }
+
+    fn sweep(&mut self) -> Result<Swept> {
+        // Flows are shared with programs that know endpoints which are not written here yet.
+        if succession::predecessor(&self.dirs)?.is_some() {
+            return Ok(Swept::default());
+        }
+        sweep::sweep(&mut self.maps, &mut self.suspects)
+    }
+}
+
+impl Bpf {
+    /// Has programs read interfaces, endpoints and revisions again.
+    fn tell_programs(&mut self) -> Result<()> {
+        let changes = self.maps.changes.get(&0, 0).context("reading CHANGES")?;
+        self.maps.changes.set(0, changes.wrapping_add(1), 0).context("writing CHANGES")
+    }
+
+    fn take(&mut self, step: &Step) -> Result<()> {
         match step {
             Step::RemovePeer(addr) => gone(self.maps.peers.remove(addr)).context("writing PEERS"),
             Step::PutPolicy(id, policy) => policies::put(&mut self.maps, &self.dirs, *id, policy),
@@ -234,14 +265,6 @@ impl Kernel for Bpf {
                 gone(self.maps.revisions.remove(&id.0)).context("writing REVISIONS")
             }
         }
-    }
-
-    fn sweep(&mut self) -> Result<Swept> {
-        // Flows are shared with programs that know endpoints which are not written here yet.
-        if succession::predecessor(&self.dirs)?.is_some() {
-            return Ok(Swept::default());
-        }
-        sweep::sweep(&mut self.maps, &mut self.suspects)
     }
 }
 

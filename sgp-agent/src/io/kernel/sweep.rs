@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result};
 use nix::time::{ClockId, clock_gettime};
-use sgp_common::endpoint::Timeouts;
+use sgp_common::endpoint::Endpoint;
 use sgp_common::flow::FlowKey;
 use sgp_common::snat::{SnatEntry, SnatKey};
 
@@ -18,8 +18,6 @@ pub struct Swept {
     pub flows: usize,
     /// Ports of translated flows that are no more.
     pub snat: usize,
-    /// Counters of endpoints that are gone.
-    pub counters: usize,
     /// Names of rules nothing speaks of.
     pub rule_names: usize,
 }
@@ -31,13 +29,12 @@ pub struct Swept {
 /// Where a map cannot be read or written.
 pub(super) fn sweep(maps: &mut Maps, suspects: &mut BTreeSet<SnatKey>) -> Result<Swept> {
     let now_ns = monotonic_ns()?;
-    let timeouts: BTreeMap<u64, Timeouts> =
-        maps.endpoints.iter().flatten().map(|(id, endpoint)| (id, endpoint.timeouts)).collect();
-    let mut live: BTreeMap<u64, u64> = timeouts.keys().map(|id| (*id, 0)).collect();
+    let endpoints: BTreeMap<u64, Endpoint> = maps.endpoints.iter().flatten().collect();
+    let mut live: BTreeMap<u64, u64> = endpoints.keys().map(|id| (*id, 0)).collect();
     let mut over: Vec<(FlowKey, u16)> = Vec::new();
     for (key, flow) in maps.flows.iter().flatten() {
-        match (live.get_mut(&key.endpoint), timeouts.get(&key.endpoint)) {
-            (Some(count), Some(timeouts)) if !flow.expired(&key, timeouts, now_ns) => *count += 1,
+        match (live.get_mut(&key.endpoint), endpoints.get(&key.endpoint)) {
+            (Some(count), Some(endpoint)) if !flow.expired(&key, &endpoint.timeouts, now_ns) => *count += 1,
             _ => over.push((key, flow.nat_port)),
         }
     }
@@ -48,9 +45,11 @@ pub(super) fn sweep(maps: &mut Maps, suspects: &mut BTreeSet<SnatKey>) -> Result
         }
     }
     let snat = forget_ports(maps, suspects)?;
-    count_flows(maps, &live)?;
-    let counters = forget_counters(maps, &live)?;
-    Ok(Swept { flows: over.len(), snat, counters, rule_names: policies::forget_names(maps)? })
+    for (id, endpoint) in &endpoints {
+        let count = live.get(id).copied().unwrap_or_default();
+        maps.flow_counts.set(endpoint.vlan_id.into(), count, 0).context("writing an endpoint's count of flows")?;
+    }
+    Ok(Swept { flows: over.len(), snat, rule_names: policies::forget_names(maps)? })
 }
 
 /// Gives back ports that no flow has, if the last sweep saw the same: the data path takes the port first and
@@ -67,26 +66,6 @@ fn forget_ports(maps: &mut Maps, suspects: &mut BTreeSet<SnatKey>) -> Result<usi
         gone(maps.snat.remove(key)).context("giving a port back")?;
     }
     *suspects = orphans;
-    Ok(stale.len())
-}
-
-fn count_flows(maps: &mut Maps, live: &BTreeMap<u64, u64>) -> Result<()> {
-    let gone_endpoints: Vec<u64> = maps.flow_counts.keys().flatten().filter(|id| !live.contains_key(id)).collect();
-    for id in gone_endpoints {
-        gone(maps.flow_counts.remove(&id)).context("removing an endpoint's count of flows")?;
-    }
-    for (id, count) in live {
-        maps.flow_counts.insert(id, count, 0).context("writing an endpoint's count of flows")?;
-    }
-    Ok(())
-}
-
-fn forget_counters(maps: &mut Maps, live: &BTreeMap<u64, u64>) -> Result<usize> {
-    let known = |id: u64| id == 0 || live.contains_key(&id);
-    let stale: Vec<_> = maps.counters.keys().flatten().filter(|key| !known(key.endpoint)).collect();
-    for key in &stale {
-        gone(maps.counters.remove(key)).context("removing a counter")?;
-    }
     Ok(stale.len())
 }
 
