@@ -37,6 +37,8 @@ enum What {
     Floor(&'static str),
     /// Lookups in the floors' table.
     Found,
+    /// Lookups in it that find nothing.
+    Missed,
     /// Insertions into it.
     Inserted,
     /// Packets of flows that stand.
@@ -103,11 +105,17 @@ fn strict() -> Vec<Case> {
     }));
     cases.push(case("new flow, 10000 prefixes", floor, What::New(PREFIXED), OPENED_AT_ONCE));
     cases.push(case("new flow, 60 rules, IPv6", floor, What::New(1), OPENED_AT_ONCE));
-    cases.extend(
-        [0, RULES.len() - 1]
-            .map(|pod| case(&format!("denied, {}", many(RULES[pod], "rule")), "", What::Denied(pod), 1 << 16)),
-    );
+    cases.extend([1, 1 << 16].into_iter().flat_map(denied));
     cases
+}
+
+fn denied(senders: u32) -> [Case; 3] {
+    let count = many(senders, "sender");
+    let floor = format!("floor: miss, {count}");
+    let of_pod = |pod: usize| {
+        case(&format!("denied, {}, {count}", many(RULES[pod], "rule")), &floor, What::Denied(pod), senders)
+    };
+    [case(&floor, "", What::Missed, senders), of_pod(0), of_pod(RULES.len() - 1)]
 }
 
 fn established(flows: u32, family: &str) -> [Case; 3] {
@@ -155,6 +163,11 @@ impl Case {
                 driver.run(&driver.floor("insert")?, &Load { packets: self.flows, ..load })?;
                 driver.net(&driver.floor("lookup")?, &load)
             }
+            What::Missed => {
+                driver.forget()?;
+                let (frame, load) = self.load(place, Direction::Inbound, 0);
+                driver.net(&driver.floor("lookup")?, &Load { frame: &frame, answer: None, ..load })
+            }
             What::Inserted => {
                 driver.forget()?;
                 let (frame, load) = self.load(place, Direction::Inbound, 0);
@@ -172,7 +185,10 @@ impl Case {
                 place.forget()?;
                 self.judged(place, driver, Direction::Inbound, pod)
             }
-            What::Denied(pod) => self.judged(place, driver, Direction::Inbound, pod),
+            What::Denied(pod) => {
+                place.forget()?;
+                self.judged(place, driver, Direction::Inbound, pod)
+            }
             What::Translated(direction) => {
                 self.open(place, driver, &[Direction::Outbound, Direction::Inbound])?;
                 self.judged(place, driver, direction, 0)

@@ -1,10 +1,12 @@
 //! `cargo xtask bench`: what enforcement costs, beside what it is held against, measured in turn.
 
 mod against;
+mod document;
 mod figures;
 mod machine;
 mod programs;
 mod table;
+mod targets;
 
 use std::fs;
 use std::path::PathBuf;
@@ -35,6 +37,9 @@ pub(crate) struct Args {
     /// Compare with the programs of this git revision, whose maps must have the same layout
     #[arg(long, value_name = "REV")]
     against: Option<String>,
+    /// Also write docs/performance.md anew
+    #[arg(long, conflicts_with_all = ["only", "against"])]
+    document: bool,
     /// How to print the result
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     output: Output,
@@ -75,6 +80,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     })?;
     let json = serde_json::to_string_pretty(&report)?;
     fs::write(directory()?.join("latest.json"), &json).context("target/bench/latest.json cannot be written")?;
+    if args.document {
+        document::write(&report)?;
+    }
     match args.json || args.output == Output::Json {
         true => println!("{json}"),
         false => print!("{}", table::text(&report)),

@@ -1,0 +1,74 @@
+//! What the data path is meant to cost, and whether it does.
+
+use super::figures::Figure;
+
+/// The most a case may cost.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Limit {
+    /// Nanoseconds.
+    Ns(f64),
+    /// Times its floor.
+    Floors(f64),
+}
+
+/// Cases by how their names begin, and the most they may cost.
+const TARGETS: [(&str, Limit); 10] = [
+    ("established, 1 flow", Limit::Ns(75.0)),
+    ("established, 65536 flows", Limit::Floors(1.15)),
+    ("established, 262144 flows", Limit::Floors(1.15)),
+    ("new flow, 1 rule", Limit::Floors(1.25)),
+    ("new flow, 60 rules", Limit::Floors(1.25)),
+    ("new flow, 300 rules", Limit::Floors(1.25)),
+    ("new flow, 1000 rules", Limit::Floors(1.25)),
+    ("new flow, 10000 prefixes", Limit::Floors(1.6)),
+    ("denied, 1 rule,", Limit::Ns(150.0)),
+    ("denied, 1000 rules,", Limit::Ns(200.0)),
+];
+
+/// What a case is meant to cost, if anything is said of it.
+pub(super) fn of(figure: &Figure) -> Option<Limit> {
+    TARGETS.into_iter().find(|(name, _)| figure.case.starts_with(name)).map(|(_, limit)| limit)
+}
+
+impl Limit {
+    /// Whether a case keeps to it.
+    pub(super) fn is_kept_by(self, figure: &Figure) -> bool {
+        match self {
+            Self::Ns(most) => figure.median_ns <= most,
+            Self::Floors(most) => figure.ratio.is_some_and(|ratio| ratio <= most),
+        }
+    }
+
+    /// `75 ns` or `1.15 x`.
+    pub(super) fn shown(self) -> String {
+        match self {
+            Self::Ns(most) => format!("{most:.0} ns"),
+            Self::Floors(most) => format!("{most} x"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figure(case: &str, median_ns: f64, ratio: Option<f64>) -> Figure {
+        Figure { case: case.into(), median_ns, least_ns: median_ns, most_ns: median_ns, floor: None, ratio }
+    }
+
+    #[test]
+    fn a_case_is_held_to_what_is_said_of_it() {
+        let limit = |case: &str| of(&figure(case, 0.0, None));
+        assert_eq!(limit("established, 1 flow, in"), Some(Limit::Ns(75.0)));
+        assert_eq!(limit("new flow, 1000 rules"), Some(Limit::Floors(1.25)));
+        assert_eq!(limit("denied, 1000 rules, 1 sender"), Some(Limit::Ns(200.0)));
+        assert_eq!(limit("floor: parse"), None);
+    }
+
+    #[test]
+    fn a_limit_without_a_floor_is_not_kept() {
+        assert!(Limit::Floors(1.2).is_kept_by(&figure("c", 9.0, Some(1.2))));
+        assert!(!Limit::Floors(1.2).is_kept_by(&figure("c", 9.0, None)));
+        assert!(!Limit::Ns(8.0).is_kept_by(&figure("c", 9.0, Some(1.0))));
+    }
+}
