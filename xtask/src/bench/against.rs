@@ -72,7 +72,8 @@ fn extract(revision: &str, directory: &Path) -> Result<()> {
     let told = command::output(&mut git)?;
     ensure!(told.status.success(), "{revision} is no revision: {}", command::printed(&told).trim_end());
     let mut tar = Command::new("tar");
-    let told = command::output(tar.arg("-xf").arg(&archive).arg("-C").arg(directory))?;
+    // As of now, not as of the revision: cargo goes by time, and has built others in the same place.
+    let told = command::output(tar.arg("-xmf").arg(&archive).arg("-C").arg(directory))?;
     ensure!(told.status.success(), "unpacking {revision}: {}", command::printed(&told).trim_end());
     fs::remove_file(&archive).context("removing the archive of the revision")
 }
