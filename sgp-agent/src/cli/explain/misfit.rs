@@ -76,7 +76,7 @@ impl Case<'_> {
 impl Decided {
     /// What the rules allow needs room among the flows.
     pub(super) fn within_limits(self, case: &Case<'_>) -> Self {
-        let held = case.maps.flow_counts.get(&case.id, 0).unwrap_or_default();
+        let held = case.maps.flows_of(case.endpoint.vlan_id);
         if self.reason.is_some() || held < u64::from(ENDPOINT_FLOWS_MAX) {
             return self.within_the_table(case);
         }
