@@ -118,7 +118,7 @@ impl Scene<'_> {
         self.page.command(
             "kubectl describe pod stale -n cases | grep Warning",
             &said,
-            &["cases/stale", "annotation", "which EC2 does not know"],
+            &["annotation", "which EC2 does not know"],
         )?;
         self.stage.hands.kubectl(&["delete", "pod", "stale", "-n", NAMESPACE, "--wait=false"])?.ok().map(drop)
     }
