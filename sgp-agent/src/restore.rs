@@ -13,19 +13,18 @@ use crate::reconcile::Status;
 
 /// Looks after every round of the loop, which comes with every change of a link, for as long as there are rounds. `prefix`
 /// is that of standard-mode veths.
-pub(crate) async fn restore(netlink: Netlink, prefix: String, mut status: watch::Receiver<Status>) {
+pub(crate) async fn restore(netlink: Netlink, prefix: String, family: Family, mut status: watch::Receiver<Status>) {
     while status.changed().await.is_ok() {
         let observed = status.borrow_and_update().observed.clone();
-        if let Err(error) = round(&netlink, &prefix, &observed).await {
+        if let Err(error) = round(&netlink, &prefix, family, &observed).await {
             warn!(error = format!("{error:#}"), "routes of pods cannot be put back");
         }
     }
 }
 
-async fn round(netlink: &Netlink, prefix: &str, observed: &Observed) -> Result<()> {
-    let mut standing = netlink.device_routes(Family::V4).await?;
-    standing.extend(netlink.device_routes(Family::V6).await?);
-    for missing in lost(observed, prefix, &standing) {
+async fn round(netlink: &Netlink, prefix: &str, family: Family, observed: &Observed) -> Result<()> {
+    let standing = netlink.device_routes(family).await?;
+    for missing in lost(observed, prefix, family, &standing) {
         // While it is down the kernel takes none, and its pod is not to be reached.
         if netlink.is_up(missing.device).await? {
             netlink.put_route(&placed(&missing)).await?;

@@ -9,8 +9,7 @@ use node::rules::{ec2, set};
 use node::{Node, Ran};
 use sgp_agent::domain::observed::Observed;
 use sgp_agent::io::kernel::Kernel;
-use sgp_common::addr::UNSPECIFIED;
-use sgp_common::flow::{ACK, Admission, Asker, Flow, FlowKey, SYN};
+use sgp_common::flow::{ACK, Admission, Flow, FlowKey, SYN};
 use sgp_common::packet::Packet;
 use sgp_common::{Direction, DropReason};
 
@@ -93,17 +92,7 @@ fn a_full_flow_table_opens_no_more_and_keeps_those_it_has() {
     let Some(mut node) = node() else { return };
     assert!(tcp(&mut node, 40000, SYN).passed);
     let flow = Flow::open(&Packet::EMPTY, Direction::Inbound, &Admission::NONE, 0);
-    let filler = |endpoint| FlowKey {
-        endpoint,
-        local_addr: UNSPECIFIED,
-        remote_addr: UNSPECIFIED,
-        local_port: 0,
-        remote_port: 0,
-        protocol: 6,
-        query: 0,
-        asker: Asker::Nobody,
-        reserved: 0,
-    };
+    let filler = |endpoint| FlowKey { endpoint, protocol: 6, ..FlowKey::EMPTY };
     let filled = (1..).find(|endpoint| node.maps.flows.insert(filler(*endpoint), flow, 0).is_err());
     println!("the table holds {filled:?} flows");
     assert_eq!(reason(&tcp(&mut node, 40001, SYN)), Some(DropReason::FlowTableFull));

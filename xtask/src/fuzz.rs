@@ -61,7 +61,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         build::everything(false)?;
     }
     setup::ensure(&[Part::Fuzz])?;
-    println!("building the target `{}` (the first time: parser 30 s, packet about 8 min)", target.name());
+    println!("building the target `{}` (the first time takes minutes)", target.name());
     let found = cargo::root().join(target.directory()).join("found");
     match fuzz(target, seconds, &found)?.status().context("cargo-fuzz cannot be started")?.success() {
         true => Ok(()),

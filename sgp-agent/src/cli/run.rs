@@ -224,7 +224,7 @@ async fn work(settings: Settings, node: String, host: Arc<Host>, kernel: Bpf) ->
             tokio::spawn(bring_up_trunk(Arc::clone(&host), facts.clone()));
         }
         let netlink = netlink::Netlink::connect()?;
-        look_after_wiring(settings.provision, &netlink, &host.settings().veth_prefix, &status);
+        look_after_wiring(settings.provision, &netlink, host.settings(), &status);
         let (provision, kernel) = (settings.provision, Arc::new(Mutex::new(kernel)));
         let enforcement = Enforcement { snat_policy: settings.snat_policy, ..settings.choices.enforcement() };
         let (node, kubernetes) = (node.clone(), Arc::clone(&kubernetes));
@@ -276,10 +276,15 @@ fn state_of(node: &str, host: &Host) -> AgentState {
 }
 
 /// Takes in what somebody else wired. Where somebody else wires, wiring is not ours to mend.
-fn look_after_wiring(provision: Provision, netlink: &netlink::Netlink, prefix: &str, status: &watch::Sender<Status>) {
-    tokio::spawn(adopt(netlink.clone(), prefix.to_owned(), status.subscribe()));
+fn look_after_wiring(
+    provision: Provision,
+    netlink: &netlink::Netlink,
+    node: &crate::domain::settings::Settings,
+    status: &watch::Sender<Status>,
+) {
+    tokio::spawn(adopt(netlink.clone(), node.veth_prefix.clone(), status.subscribe()));
     if provision == Provision::Own {
-        tokio::spawn(restore(netlink.clone(), prefix.to_owned(), status.subscribe()));
+        tokio::spawn(restore(netlink.clone(), node.veth_prefix.clone(), node.family, status.subscribe()));
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use sgp_common::addr::Family;
 
 use super::adoption::{agrees, has_branch_link};
 use super::observed::{BranchAnnotation, CloudFacts, LinkFacts, Observed, Pod};
@@ -25,18 +26,19 @@ pub struct Lost {
     pub host: String,
 }
 
-/// What is missing of the pods that are wired, in the order in which it can be put back. `prefix` is that of standard mode.
-pub fn lost(observed: &Observed, prefix: &str, standing: &BTreeSet<Standing>) -> Vec<Lost> {
+/// What is missing of the pods that are wired, in the order in which it can be put back. `prefix` is that of standard
+/// mode, `family` the cluster's: pods are wired with no other.
+pub fn lost(observed: &Observed, prefix: &str, family: Family, standing: &BTreeSet<Standing>) -> Vec<Lost> {
     let (Some(cluster), Some(cloud), Some(links)) = (&observed.cluster, &observed.cloud, &observed.links) else {
         return Vec::new();
     };
     let pods = cluster.pods.values();
-    let wanted = pods.flat_map(|pod| wired(pod, cloud, links, prefix).unwrap_or_default());
+    let wanted = pods.flat_map(|pod| wired(pod, cloud, links, prefix, family).unwrap_or_default());
     wanted.filter(|lost| !standing.contains(&(lost.route.table, lost.route.to, lost.device))).collect()
 }
 
 /// All routes of a pod; `None` where it is not wired by our plugin.
-fn wired(pod: &Pod, cloud: &CloudFacts, links: &[LinkFacts], prefix: &str) -> Option<Vec<Lost>> {
+fn wired(pod: &Pod, cloud: &CloudFacts, links: &[LinkFacts], prefix: &str, family: Family) -> Option<Vec<Lost>> {
     let branch = pod.branch.as_ref()?.as_ref().ok()?;
     if !agrees(pod, branch, cloud) || !has_branch_link(branch, links) {
         return None;
@@ -45,26 +47,26 @@ fn wired(pod: &Pod, cloud: &CloudFacts, links: &[LinkFacts], prefix: &str) -> Op
     let host = links.iter().find(|link| names.contains(&link.name) && is_of(pod, link))?;
     let device = links.iter().find(|link| link.name == branch_interface(branch.vlan_id))?.index;
     let mode = if host.name.starts_with(STRICT_PREFIX) { Mode::Strict } else { Mode::Standard };
-    let routes = ends(branch).into_iter().flat_map(|(address, router)| {
-        Wired { mode, host: &host.name, vlan_id: branch.vlan_id, address, router }.routes()
-    });
+    let (address, router) = end(branch, family)?;
+    let routes = Wired { mode, host: &host.name, vlan_id: branch.vlan_id, address, router }.routes();
     let lost = |route: PodRoute| {
         let device = if route.way == Way::Pod { host.index } else { device };
         Lost { route, device, host: host.name.clone() }
     };
-    Some(routes.map(lost).collect())
+    Some(routes.into_iter().map(lost).collect())
 }
 
 fn is_of(pod: &Pod, link: &LinkFacts) -> bool {
     link.alias.as_deref().and_then(Alias::parse).is_some_and(|alias| alias.uid == pod.uid)
 }
 
-/// The pod's addresses, each with the router of its subnet.
-fn ends(branch: &BranchAnnotation) -> Vec<(IpAddr, IpAddr)> {
+/// The pod's address, and the router of its subnet.
+fn end(branch: &BranchAnnotation, family: Family) -> Option<(IpAddr, IpAddr)> {
     let router = |subnet: ipnet::Ipv4Net| std::net::Ipv4Addr::from(u32::from(subnet.network()) + 1);
-    let v4 = branch.private_ip.zip(branch.subnet_cidr).map(|(address, subnet)| (address.into(), router(subnet).into()));
-    let v6 = branch.ipv6_addr.map(|address| (address.into(), VPC_ROUTER_V6.into()));
-    v4.into_iter().chain(v6).collect()
+    match family {
+        Family::V4 => Some((branch.private_ip?.into(), router(branch.subnet_cidr?).into())),
+        Family::V6 => Some((branch.ipv6_addr?.into(), VPC_ROUTER_V6.into())),
+    }
 }
 
 #[cfg(test)]
@@ -107,7 +109,7 @@ mod tests {
 
     #[test]
     fn what_went_with_a_branch_that_was_down_is_named_router_first() {
-        let lost = |text| lost(&observed("u1"), "eni", &standing(text));
+        let lost = |text| lost(&observed("u1"), "eni", Family::V4, &standing(text));
         assert_eq!(lost("101 10.0.1.1/32 8\n101 0.0.0.0/0 8\n254 10.0.1.10/32 7"), []);
         let named: Vec<(u32, String, u32)> = lost("254 10.0.1.10/32 7\n101 0.0.0.0/0 9")
             .iter()
@@ -118,6 +120,10 @@ mod tests {
 
     #[test]
     fn a_pod_that_somebody_else_stands_for_is_left_alone() {
-        assert_eq!(lost(&observed("another"), "eni", &BTreeSet::new()), []);
+        assert_eq!(lost(&observed("another"), "eni", Family::V4, &BTreeSet::new()), []);
+    }
+    #[test]
+    fn a_branch_has_addresses_of_both_families_and_a_pod_only_the_clusters() {
+        assert_eq!(lost(&observed("u1"), "eni", Family::V6, &BTreeSet::new()), []);
     }
 }

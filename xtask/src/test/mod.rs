@@ -85,17 +85,18 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     dev::need_root("test")?;
     let mut results = Results::default();
     prepare(args, &mut results);
+    let running = vm::start(&args.kernels(), named(&args.filter), args.is_only_vm());
     if !args.is_only_vm() {
         part("cargo test", &mut cargo_test(&args.filter), &mut results);
         if !knows_vlans() {
             part("with promtool", &mut promtool_test(&args.filter), &mut results);
         }
     }
-    let outcome = vm::test(&args.kernels(), named(&args.filter), &mut results);
-    note(&mut results, "VMs", outcome);
     if !args.no_cluster && !args.is_only_vm() {
         part("sgp-dev test", &mut cluster_test(&args.filter), &mut results);
     }
+    let outcome = running.map(|running| running.conclude(&mut results));
+    note(&mut results, "VMs", outcome);
     if results.is_empty() {
         results.broke("filter", &format!("no check or test has `{}` in its name", args.filter));
     }

@@ -6,7 +6,7 @@ mod qemu;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -43,13 +43,17 @@ struct Heard {
     outcome: Result<()>,
 }
 
-/// Runs the tests on the newest kernel of each series, side by side, and adds up what they print.
+/// VMs that are at work, while other tests are.
+pub(crate) struct Running(Vec<(Kernel, JoinHandle<Heard>)>);
+
+/// Starts the tests on the newest kernel of each series, side by side. What they print is shown as it comes if `aloud`,
+/// and otherwise when each VM is done: it would make other tests' output unreadable.
 ///
 /// # Errors
 /// Where there is no such kernel, or no test program.
-pub(crate) fn test(series: &[Series], filter: Option<&str>, results: &mut Results) -> Result<()> {
+pub(crate) fn start(series: &[Series], filter: Option<&str>, aloud: bool) -> Result<Running> {
     if series.is_empty() {
-        return Ok(());
+        return Ok(Running(Vec::new()));
     }
     ensure!(cfg!(target_arch = "x86_64"), "test VMs are x86-64, as their test programs would have to be; use --no-vm");
     let kernels: Vec<Kernel> = series.iter().map(|series| kernels::provide(*series)).collect::<Result<_>>()?;
@@ -57,17 +61,22 @@ pub(crate) fn test(series: &[Series], filter: Option<&str>, results: &mut Result
     content.tests.retain(|(_, program)| filter.is_none_or(|filter| has_test(program, filter)));
     if content.tests.is_empty() {
         println!("\nVMs: no test that needs a kernel is named so");
-        return Ok(());
+        return Ok(Running(Vec::new()));
     }
     let machines: Vec<Machine> = kernels.into_iter().map(|kernel| machine(kernel, &content)).collect::<Result<_>>()?;
     let releases: Vec<&str> = machines.iter().map(|machine| machine.kernel.release.as_str()).collect();
     println!("\n{} test programs in VMs (qemu, emulated): Linux {}", content.tests.len(), releases.join(", "));
-    let heard: Vec<Heard> = thread::scope(|scope| {
-        let running: Vec<_> = machines.iter().map(|machine| scope.spawn(|| run(machine))).collect();
-        running.into_iter().map(|it| it.join().unwrap_or_else(|_| Heard::nothing())).collect()
-    });
-    machines.iter().zip(heard).for_each(|(machine, heard)| conclude(&machine.kernel, heard, results));
-    Ok(())
+    let begin = |machine: Machine| (machine.kernel.clone(), thread::spawn(move || run(&machine, aloud)));
+    Ok(Running(machines.into_iter().map(begin).collect()))
+}
+
+impl Running {
+    /// Waits for the VMs, and adds up what they printed.
+    pub(crate) fn conclude(self, results: &mut Results) {
+        for (kernel, running) in self.0 {
+            conclude(&kernel, running.join().unwrap_or_else(|_| Heard::nothing()), results);
+        }
+    }
 }
 
 fn machine(kernel: Kernel, content: &Content) -> Result<Machine> {
@@ -78,17 +87,22 @@ fn machine(kernel: Kernel, content: &Content) -> Result<Machine> {
     Ok(Machine { kernel, image, archive })
 }
 
-fn run(machine: &Machine) -> Heard {
-    let begun = Instant::now();
+fn run(machine: &Machine, aloud: bool) -> Heard {
+    let (begun, release) = (Instant::now(), &machine.kernel.release);
     let mut heard = Heard::nothing();
     heard.outcome = qemu::boot(&machine.image, &machine.archive, &mut |told| match told {
         Told::Line(line) => {
-            println!("{}: {line}", machine.kernel.release);
+            if aloud {
+                println!("{release}: {line}");
+            }
             heard.lines.push(line.to_owned());
         }
         Told::Ended(test, code) => heard.ended.push((test.to_owned(), code)),
     });
     heard.took = begun.elapsed();
+    if !aloud {
+        heard.lines.iter().for_each(|line| println!("{release}: {line}"));
+    }
     // Some hundred megabytes, made in seconds.
     drop(fs::remove_file(&machine.archive));
     heard

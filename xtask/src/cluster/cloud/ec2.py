@@ -118,7 +118,8 @@ def call_action(self):
         return self.serialized(ActionResult(Refused(error.code, str(error))))
     if action not in SEEN:
         SEEN.add(action)
-        print(f"requests like the model's: {action}", flush=True)
+        # One write a line: other threads write here too.
+        print(f"requests like the model's: {action}\n", end="", flush=True)
     if BUCKETS and not reads and not BUCKETS.take(action):
         return self.serialized(ActionResult(Refused("RequestLimitExceeded", "Request limit exceeded.")))
     with ONE_AT_A_TIME:

@@ -1,20 +1,22 @@
 //! Breakages of what a node or a pod holds: branches, flows, addresses, annotations, interfaces.
 
 use std::process::Command;
+use std::thread;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 
 use super::super::stage::{NAMESPACE, Role, START};
 use super::said::{curled, events_of, typed, uncounted, wrong};
 use super::{SEEN, Scene};
 use crate::demo::hands::until;
 
-/// More flows than one pod may hold.
-const FLOOD: &str = "import socket, sys
-s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-for host in (201, 202, 203):
-    for port in range(1, 34000):
-        s.sendto(b'x', (sys.argv[1] + str(host), port))
+/// More flows than one pod may hold, for as long as the cause is looked for: what expires is taken at once.
+const FLOOD: &str = "import socket, sys, time
+s, end = socket.socket(socket.AF_INET, socket.SOCK_DGRAM), time.monotonic() + 10
+while time.monotonic() < end:
+    for host in (201, 202, 203):
+        for port in range(1, 34000):
+            s.sendto(b'x', (sys.argv[1] + str(host), port))
 ";
 
 /// Off the trunk and gone, before the agent has put it back onto the trunk.
@@ -96,10 +98,20 @@ impl Scene<'_> {
         );
         let python = self.stage.hands.venv.join("bin/python").display().to_string();
         let net = format!("{}.", self.stage.place.address(1, 0).trim_end_matches(".0"));
-        self.stage.hands.exec(NAMESPACE, "partner", &[&python, "-c", FLOOD, &net])?.ok()?;
-        self.curl("partner", &self.server.clone(), "timed out")?;
-        let words = ["explain", "cases/partner", "out", "tcp", &self.server.clone(), "80"];
-        self.ask(&words, &["dropped: EndpointFlowLimit: rules allow it, but the pod holds"])
+        let (hands, server) = (&self.stage.hands, self.server.clone());
+        let words = ["explain", "cases/partner", "out", "tcp", &server, "80"];
+        let cause = "dropped: EndpointFlowLimit: rules allow it, but the pod holds";
+        thread::scope(|scope| {
+            let flood = scope.spawn(|| hands.exec(NAMESPACE, "partner", &[&python, "-c", FLOOD, &net])?.ok());
+            until(SEEN, || {
+                let said = self.agent(&words)?.words();
+                ensure!(said.contains(cause), "{said}");
+                Ok(())
+            })?;
+            self.curl("partner", &server, "timed out")?;
+            self.ask(&words, &[cause])?;
+            flood.join().map_err(|_| anyhow!("the flood panicked"))?.map(drop)
+        })
     }
 
     pub(super) fn stale_annotation(&mut self) -> Result<()> {
@@ -118,7 +130,7 @@ impl Scene<'_> {
         self.page.command(
             "kubectl describe pod stale -n cases | grep Warning",
             &said,
-            &["cases/stale", "annotation", "which EC2 does not know"],
+            &["annotation", "which EC2 does not know"],
         )?;
         self.stage.hands.kubectl(&["delete", "pod", "stale", "-n", NAMESPACE, "--wait=false"])?.ok().map(drop)
     }
