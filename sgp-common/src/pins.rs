@@ -14,14 +14,7 @@ pub const POLICIES: &str = "policies";
 /// Maps that a newer layout takes over as they are, so that nothing in them is copied or lost while programs of both
 /// are attached: conversations, and what is told of them. What they hold may only ever grow into bytes that were reserved,
 /// zero meaning what it meant before; `tests/carried.rs` holds that against the previous layout.
-pub const CARRIED: [&str; 6] = [
-    map::FLOWS,
-    map::FRAGMENTS,
-    map::SNAT,
-    map::RULE_NAMES,
-    map::EVENTS,
-    map::SAMPLER,
-];
+pub const CARRIED: [&str; 6] = [map::FLOWS, map::FRAGMENTS, map::SNAT, map::RULE_NAMES, map::EVENTS, map::SAMPLER];
 
 /// Names of the maps, as in the object file and under [`MAPS`].
 pub mod map {

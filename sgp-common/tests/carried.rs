@@ -50,8 +50,7 @@ fn what_both_layouts_share_has_only_grown_into_bytes_that_were_reserved() {
         let meant = before[name].iter().filter(|[.., field]| !["reserved", "padding"].contains(field));
         meant.for_each(|field| assert!(after[name].contains(field), "{name}: {field:?} has moved or changed"));
     }
-    let shared =
-        ["FLOWS_MAX", "FRAGMENTS_MAX", "SNAT_MAX", "RULE_NAMES_MAX", "EVENTS_BYTES"];
+    let shared = ["FLOWS_MAX", "FRAGMENTS_MAX", "SNAT_MAX", "RULE_NAMES_MAX", "EVENTS_BYTES"];
     for line in constants.iter().filter(|line| shared.iter().any(|name| line.contains(&format!("limits::{name} ")))) {
         assert!(
             now.lines().any(|kept| kept == *line),

@@ -91,8 +91,8 @@ fn is_due(flow: &Flow, here: &Here) -> bool {
 }
 
 /// Puts the packet that opened a flow to the rules of today.
-#[inline(never)]
-fn judge_again(
+#[inline(always)]
+fn judge_again_here(
     flow: &Flow,
     key: &FlowKey,
     packet: &Packet,
@@ -106,6 +106,18 @@ fn judge_again(
     }
 }
 
+/// Likewise, out of line.
+#[inline(never)]
+fn judge_again(
+    flow: &Flow,
+    key: &FlowKey,
+    packet: &Packet,
+    here: &Here,
+    admission: &mut Admission,
+) -> Result<(), DropReason> {
+    judge_again_here(flow, key, packet, here, admission)
+}
+
 /// Whether a packet would pass by its flow, and who admits that; the flow is not touched.
 #[inline(never)]
 pub(crate) fn would_pass(key: &FlowKey, packet: &Packet, here: &Here, admission: &mut Admission) -> bool {
@@ -115,7 +127,7 @@ pub(crate) fn would_pass(key: &FlowKey, packet: &Packet, here: &Here, admission:
         return false;
     }
     if is_due(flow, here) {
-        return judge_again(flow, key, packet, here, admission).is_ok();
+        return judge_again_here(flow, key, packet, here, admission).is_ok();
     }
     *admission = flow.admission();
     true
@@ -135,11 +147,10 @@ pub(crate) fn open(key: &FlowKey, flow: &Flow, endpoint: &Endpoint, found: Found
 /// where there is no place for a flow: the rules of both directions let such a conversation through without one.
 #[inline(always)]
 pub(crate) fn answers_untracked(packet: &Packet, direction: Direction, here: &Here) -> bool {
-    let mut admission = Admission::NONE;
     let Some(asked) = Question::answered_by(packet, direction) else { return false };
     let Ok(question) = policy::question() else { return false };
     *question = asked;
-    policy::decide(here, &mut admission).is_ok() && matches!(admission.tracking, Tracking::Untracked)
+    policy::passes_untracked(here)
 }
 
 #[inline(always)]

@@ -83,13 +83,19 @@ fn weigh(key: &FlowKey, packet: &Packet, here: &Here, record: &mut Record) -> Re
 fn open(packet: &Packet, here: &Here, record: &mut Record, found: Found) -> Result<Verdict, DropReason> {
     decide(packet, here, record)?;
     record.admission.way = if record.by_node == 0 { Way::Branch } else { Way::Node };
-    let scratch = packet::scratch().ok_or(DropReason::FlowTableFull)?;
-    let direction = record.direction();
-    scratch.flow.begin(packet, direction, &record.admission, now_ns());
-    match flow::open(&scratch.key, &scratch.flow, here.endpoint, found) {
-        Err(reason) if !flow::answers_untracked(packet, direction, here) => Err(reason),
+    match remember(packet, here, record, found) {
+        Err(reason) if !flow::answers_untracked(packet, record.direction(), here) => Err(reason),
         _ => Ok(Verdict::Rule),
     }
+}
+
+/// Remembers the flow, whose key is in scratch, of a packet that was admitted. Out of line for the stack, of which policies are
+/// asked on another piece.
+#[inline(never)]
+pub(crate) fn remember(packet: &Packet, here: &Here, record: &Record, found: Found) -> Result<(), DropReason> {
+    let scratch = packet::scratch().ok_or(DropReason::FlowTableFull)?;
+    scratch.flow.begin(packet, record.direction(), &record.admission, now_ns());
+    flow::open(&scratch.key, &scratch.flow, here.endpoint, found)
 }
 
 /// A packet of no flow: an ICMP error may be about one.

@@ -17,6 +17,7 @@ use sgp_common::{Direction, DropReason, Verdict};
 use crate::clock::now_ns;
 use crate::endpoint::{self, Here};
 use crate::flow::{self, Found};
+use crate::judge::remember;
 use crate::packet::{self, scratch};
 use crate::report::Record;
 use crate::{fragment, policy, snat};
@@ -81,12 +82,10 @@ fn weigh(packet: &Packet, here: &Here, record: &mut Record) -> Result<Verdict, D
 }
 
 /// The key of the replies first, then the flow: a reply never finds half of it.
-#[inline(never)]
+#[inline(always)]
 fn open(key: &FlowKey, packet: &Packet, here: &Here, record: &mut Record, found: Found) -> Result<(), DropReason> {
     record.admission.nat_port = snat::allocate(key)?;
-    let flow = &mut scratch().ok_or(DropReason::FlowTableFull)?.flow;
-    flow.begin(packet, Direction::Outbound, &record.admission, now_ns());
-    flow::open(key, flow, here.endpoint, found).inspect_err(|_| snat::release(key, record.admission.nat_port))
+    remember(packet, here, record, found).inspect_err(|_| snat::release(key, record.admission.nat_port))
 }
 
 /// Whether an ICMP error of the pod is about a translated flow, whose way it then goes; any other goes by the branch.
@@ -160,7 +159,7 @@ fn answer(ctx: &TcContext, packet: &Packet, record: &mut Record) -> Option<Resul
 /// Out of line for the stack: to Linux 6.1 every frame counts in steps of 32 bytes, and errors have a long way to go.
 #[inline(never)]
 fn answer_reply(ctx: &TcContext, packet: &Packet, record: &mut Record) -> Option<Result<Verdict, DropReason>> {
-    let entry = snat::owner(&SnatKey::of_reply(packet)?)?;
+    let entry = snat::owner(SnatKey::of_reply(packet)?)?;
     let here = endpoint::known(entry.endpoint)?;
     record.is_of(&here);
     let key = flow_of(entry, packet)?;
@@ -168,7 +167,7 @@ fn answer_reply(ctx: &TcContext, packet: &Packet, record: &mut Record) -> Option
         return None;
     }
     if matches!(packet.part, Part::First) {
-        remember(packet, entry, &record.admission);
+        remember_first(packet, entry, &record.admission);
     }
     Some(given(ctx, snat::receive(ctx, packet, &entry.local_addr, entry.local_port)))
 }
@@ -199,7 +198,7 @@ fn given(ctx: &TcContext, rewritten: Result<(), DropReason>) -> Result<Verdict, 
 #[inline(never)]
 fn answer_error(ctx: &TcContext, packet: &Packet, record: &mut Record) -> Option<Result<Verdict, DropReason>> {
     let quoted = packet::quoted(ctx, packet)?;
-    let entry = snat::owner(&SnatKey::of_quoted(quoted)?)?;
+    let entry = snat::owner(SnatKey::of_quoted(quoted)?)?;
     let here = endpoint::known(entry.endpoint)?;
     record.is_of(&here);
     let key = &mut scratch()?.key;
@@ -221,13 +220,15 @@ fn answer_error(ctx: &TcContext, packet: &Packet, record: &mut Record) -> Option
 const NOBODY: u64 = 0;
 
 #[inline(never)]
-fn remember(packet: &Packet, entry: &SnatEntry, admission: &Admission) {
-    let first = Fragment {
+fn remember_first(packet: &Packet, entry: &SnatEntry, admission: &Admission) {
+    let Some(scratch) = scratch() else { return };
+    scratch.fragment_key = FragmentKey::of(NOBODY, packet, Direction::Inbound);
+    scratch.fragment = Fragment {
         endpoint: entry.endpoint,
         local_addr: entry.local_addr,
         ..Fragment::first(packet, admission, now_ns())
     };
-    fragment::put(&FragmentKey::of(NOBODY, packet, Direction::Inbound), &first);
+    fragment::put(&scratch.fragment_key, &scratch.fragment);
 }
 
 #[inline(always)]

@@ -80,6 +80,12 @@ pub(crate) struct Scratch {
     pub(crate) key: FlowKey,
     /// The flow that is being opened.
     pub(crate) flow: Flow,
+    /// A packet in fragments, and its first one.
+    pub(crate) fragment_key: FragmentKey,
+    pub(crate) fragment: Fragment,
+    /// What translated flows are known by on the wire, and whose one is.
+    pub(crate) snat_key: SnatKey,
+    pub(crate) snat_entry: SnatEntry,
     /// What a policy is asked, and by which of its keys.
     pub(crate) question: Question,
     pub(crate) asked: Asked,

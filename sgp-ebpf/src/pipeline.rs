@@ -132,7 +132,7 @@ fn answers_neighbour(packet: &Packet, sender: &Here) -> bool {
         && goes_on(packet, &receiver, Direction::Inbound)
 }
 
-#[inline(never)]
+#[inline(always)]
 fn goes_on(packet: &Packet, here: &Here, direction: Direction) -> bool {
     let Some(key) = flow::key_of(here.id, packet, direction) else { return false };
     flow::find(key, packet, direction, here, &mut { Admission::NONE }) == Found::Live

@@ -37,6 +37,13 @@ pub(crate) fn decide(here: &Here, admission: &mut Admission) -> Result<(), DropR
     }
 }
 
+/// Whether the endpoint's policy lets [`question`] pass, and EC2 would not track what it does.
+#[inline(always)]
+pub(crate) fn passes_untracked(here: &Here) -> bool {
+    let is_untracked = || scratch().is_some_and(|scratch| matches!(scratch.admission.tracking, Tracking::Untracked));
+    ask_policy(here.endpoint.group_set) == 0 && is_untracked()
+}
+
 /// The revision that flows of an endpoint are held against.
 #[inline(always)]
 pub(crate) fn revision(here: &Here) -> u64 {
@@ -115,15 +122,16 @@ fn ask(policy: &Policy, question: &Question, asked: &mut Asked, admission: &mut 
     (asked.direction, asked.family, asked.reserved, asked.padding) = (direction, question.family, 0, [0; 4]);
     let (bits, data) = Selector::service_data(question);
     let service = asked.of(policy, Axis::Service, bits, data.into())?;
+    // Now, and not once a rule is found: what need not outlive the other lookups takes no stack.
+    admission.policy_digest = service.digest;
+    admission.direction = direction;
+    admission.nat_port = 0;
+    admission.tracking = if service.is_untracked(question.protocol) { Tracking::Untracked } else { Tracking::Tracked };
     let remote = asked.of(policy, Axis::Remote, FULL_BITS, *addr);
     let peer = match group_set_of(addr) {
         Some(group_set) => asked.of(policy, Axis::Peer, PEER_BITS, Selector::peer_data(group_set).into()),
         None => None,
     };
     admission.rule = first_match(remote.map(|it| &it.rules), peer.map(|it| &it.rules), &service.rules)?;
-    admission.policy_digest = service.digest;
-    admission.direction = direction;
-    admission.nat_port = 0;
-    admission.tracking = if service.is_untracked(question.protocol) { Tracking::Untracked } else { Tracking::Tracked };
     Some(())
 }

@@ -78,12 +78,12 @@ fn primary(node: &Node) -> Result<Here, DropReason> {
 ///
 /// # Errors
 /// `SnatPortsExhausted`.
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn allocate(flow: &FlowKey) -> Result<u16, DropReason> {
     let node = node().ok_or(DropReason::SnatUnsupported)?;
     // SAFETY: the port of an entry never changes while it stands.
     let before = unsafe { FLOWS.get(flow) }.map_or(0, |flow| flow.nat_port);
-    if before != 0 && owner(&SnatKey::of(flow, before)).is_some_and(|entry| *entry == SnatEntry::of(flow)) {
+    if before != 0 && owner(SnatKey::of(flow, before)).is_some_and(|entry| *entry == SnatEntry::of(flow)) {
         return Ok(before);
     }
     if matches!(node.ports, SnatPorts::Keep) && flow.local_port >= KEPT_PORT_MIN && claim(flow, flow.local_port) {
@@ -101,13 +101,17 @@ pub(crate) fn allocate(flow: &FlowKey) -> Result<u16, DropReason> {
 
 #[inline(always)]
 fn claim(flow: &FlowKey, port: u16) -> bool {
-    SNAT.insert(SnatKey::of(flow, port), SnatEntry::of(flow), BPF_NOEXIST.into()).is_ok()
+    let Some(scratch) = scratch() else { return false };
+    (scratch.snat_key, scratch.snat_entry) = (SnatKey::of(flow, port), SnatEntry::of(flow));
+    SNAT.insert(&scratch.snat_key, &scratch.snat_entry, BPF_NOEXIST.into()).is_ok()
 }
 
 /// Gives a port back whose flow could not be remembered.
 #[inline(always)]
 pub(crate) fn release(flow: &FlowKey, port: u16) {
-    let _ = SNAT.remove(SnatKey::of(flow, port));
+    let Some(scratch) = scratch() else { return };
+    scratch.snat_key = SnatKey::of(flow, port);
+    let _ = SNAT.remove(&scratch.snat_key);
 }
 
 #[inline(always)]
@@ -126,9 +130,11 @@ fn seed(node: &Node, flow: &FlowKey) -> u32 {
 
 /// Whose translated flow a packet to the node's own address belongs to; `None` for what is the host's.
 #[inline(always)]
-pub(crate) fn owner(key: &SnatKey) -> Option<&'static SnatEntry> {
+pub(crate) fn owner(key: SnatKey) -> Option<&'static SnatEntry> {
+    let place = &mut scratch()?.snat_key;
+    *place = key;
     // SAFETY: entries are replaced whole, and only by one that says the same.
-    unsafe { SNAT.get(key) }
+    unsafe { SNAT.get(&*place) }
 }
 
 /// Gives a packet the node's address and this port, and sends it out by the primary interface; what tc is told.
