@@ -9,6 +9,9 @@ mount -t bpf bpf /sys/fs/bpf
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 while read -r module; do insmod "/modules/$module" || echo "vm: broke insmod $module"; done </modules/order
 ip link set lo up
+# What receives may be kept waiting for long, here where all is emulated on what time the host has to spare: a queue that
+# overflows meanwhile is not the loss that tests look for.
+echo 50000 >/proc/sys/net/core/netdev_max_backlog
 echo "vm: up $(uname -r)"
 # Sets `arguments`, and what tests find in their environment.
 . /tests/settings
