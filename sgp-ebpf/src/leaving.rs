@@ -84,7 +84,7 @@ fn weigh(packet: &Packet, here: &Here, record: &mut Record) -> Result<Verdict, D
 /// The key of the replies first, then the flow: a reply never finds half of it.
 #[inline(always)]
 fn open(key: &FlowKey, packet: &Packet, here: &Here, record: &mut Record, found: Found) -> Result<(), DropReason> {
-    record.admission.nat_port = snat::allocate(key)?;
+    snat::allocate(key, &mut record.admission.nat_port)?;
     remember(packet, here, record, found).inspect_err(|_| snat::release(key, record.admission.nat_port))
 }
 

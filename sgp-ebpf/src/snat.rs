@@ -74,26 +74,30 @@ fn primary(node: &Node) -> Result<Here, DropReason> {
 }
 
 /// Takes a port for a new flow: inserting the key of its replies is the claim. One that takes the place of a flow that
-/// is over goes on with that one's port.
+/// is over goes on with that one's port. The port is written and not returned: beside an error it would be nothing, which Linux
+/// 6.1 takes for a read of what was never written.
 ///
 /// # Errors
 /// `SnatPortsExhausted`.
 #[inline(never)]
-pub(crate) fn allocate(flow: &FlowKey) -> Result<u16, DropReason> {
+pub(crate) fn allocate(flow: &FlowKey, nat_port: &mut u16) -> Result<(), DropReason> {
     let node = node().ok_or(DropReason::SnatUnsupported)?;
     // SAFETY: the port of an entry never changes while it stands.
     let before = unsafe { FLOWS.get(flow) }.map_or(0, |flow| flow.nat_port);
     if before != 0 && owner(SnatKey::of(flow, before)).is_some_and(|entry| *entry == SnatEntry::of(flow)) {
-        return Ok(before);
+        *nat_port = before;
+        return Ok(());
     }
     if matches!(node.ports, SnatPorts::Keep) && flow.local_port >= KEPT_PORT_MIN && claim(flow, flow.local_port) {
-        return Ok(flow.local_port);
+        *nat_port = flow.local_port;
+        return Ok(());
     }
     let seed = seed(node, flow);
     for attempt in 0..TRIES {
         let port = node.candidate(seed, attempt);
         if claim(flow, port) {
-            return Ok(port);
+            *nat_port = port;
+            return Ok(());
         }
     }
     Err(DropReason::SnatPortsExhausted)
