@@ -15,6 +15,7 @@ mod talk;
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -85,17 +86,24 @@ fn stay() -> Result<()> {
     sched_setaffinity(Pid::from_raw(0), &here).context("keeping to one processor")
 }
 
+/// What is being done, on a terminal's last line.
+fn tell(what: &str) {
+    if std::io::stderr().is_terminal() {
+        eprint!("\r\x1b[K{what}");
+    }
+}
+
 /// Measures every case in turn, as often as there are rounds.
 fn measure(cases: &[Case], rounds: usize, mut place: Place, mut driver: Driver) -> Result<Vec<Measured>> {
     let mut found: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
     for round in 1..=rounds {
         for (index, case) in cases.iter().enumerate() {
-            eprint!("\r\x1b[Kround {round} of {rounds}: {}", case.name);
+            tell(&format!("round {round} of {rounds}: {}", case.name));
             let ns = case.run(&mut place, &mut driver).with_context(|| case.name.clone())?;
             found.entry(index).or_default().push(ns);
         }
     }
-    eprint!("\r\x1b[K");
+    tell("");
     let of = |(index, ns)| {
         let case: &Case = &cases[index];
         Measured { case: case.name.clone(), floor: case.floor.clone(), ns }

@@ -9,6 +9,7 @@ mod names;
 mod policies;
 pub mod preflight;
 mod programs;
+mod readback;
 mod slots;
 mod succession;
 mod sweep;
@@ -28,9 +29,9 @@ use sgp_common::policy::Peer;
 use sgp_common::snat::SnatKey;
 
 use crate::domain::desired::EndpointPlan;
-use crate::domain::groups::{EndpointId, GroupSetId};
+use crate::domain::groups::EndpointId;
 use crate::domain::installed::Installed;
-use crate::domain::leaving::{Excluded, NodePlan};
+use crate::domain::leaving::NodePlan;
 use crate::domain::plan::Step;
 pub use attachment::Attachment;
 pub use counts::Counted;
@@ -38,6 +39,8 @@ use held::Held;
 use maps::{Maps, PinDirs, gone};
 pub use programs::Cost;
 use programs::{Programs, Purpose};
+pub use readback::installed;
+use readback::{excluded, read_back};
 use slots::Slots;
 pub use sweep::Swept;
 
@@ -266,41 +269,6 @@ impl Bpf {
             }
         }
     }
-}
-
-fn excluded(maps: &Maps) -> BTreeSet<Excluded> {
-    maps.excluded.keys().flatten().map(|key| (key.prefix_len(), key.data())).collect()
-}
-
-/// Reads back everything under the pins.
-///
-/// # Errors
-/// Where a link cannot be read.
-pub fn installed(maps: &Maps, dirs: &PinDirs) -> Result<Installed> {
-    read_back(maps, dirs, Attachment::offered()?)
-}
-
-fn read_back(maps: &Maps, dirs: &PinDirs, attachment: Attachment) -> Result<Installed> {
-    let sets: Vec<GroupSetId> = maps.policies.keys().flatten().map(GroupSetId).collect();
-    let policies = sets.into_iter().filter_map(|id| Some((id, maps::digest(&maps.policy(id)?)))).collect();
-    let mut links = attachment.links(dirs)?;
-    let predecessor = succession::predecessor(dirs)?;
-    if let Some((_, old)) = &predecessor {
-        links.append(&mut attachment.links(old)?);
-    }
-    Ok(Installed {
-        policies,
-        revisions: maps.revisions.iter().flatten().map(|(id, revision)| (GroupSetId(id), revision)).collect(),
-        peers: maps.peers.iter().flatten().map(|(addr, peer)| (addr, GroupSetId(peer.group_set))).collect(),
-        endpoints: maps.endpoints.iter().flatten().map(|(id, value)| (EndpointId(id), value)).collect(),
-        names: maps.names.iter().flatten().map(|(id, value)| (EndpointId(id), value)).collect(),
-        interfaces: maps.interfaces.iter().flatten().collect(),
-        local: maps.local.iter().flatten().map(|(addr, id)| (addr, EndpointId(id))).collect(),
-        node: maps.node.get(&0, 0).ok().filter(|node| node.ifindex != 0),
-        excluded: excluded(maps),
-        links,
-        predecessor: predecessor.map(|(version, _)| version),
-    })
 }
 
 /// Removes our filters, and every pin below `bpf_dir`, of other layouts too, and with them links, programs and maps.
