@@ -5,7 +5,7 @@ use aya::maps::lpm_trie::Key;
 use sgp_common::endpoint::Endpoint;
 use sgp_common::endpoint::settings::{CUT_ON_REVOKE, RELATED_ICMP, SNAT};
 use sgp_common::exempt::exempt;
-use sgp_common::flow::{Flow, FlowKey, Tracking};
+use sgp_common::flow::{Flow, FlowKey, FlowState, Tracking};
 use sgp_common::packet::{Packet, Transport};
 use sgp_common::policy::{Question, RuleKey, Selector};
 use sgp_common::snat::{Node, SnatPolicy};
@@ -162,7 +162,7 @@ impl Case<'_> {
         if exempt && !self.is_translated() {
             return Ok(by("EC2 never filters this".into()));
         }
-        if let Some((_, flow)) = flow.filter(|(_, flow)| !self.is_due(flow, node)) {
+        if let Some((_, flow)) = flow.filter(|(_, flow)| !self.is_attempt(flow) && !self.is_due(flow, node)) {
             let lives = if flow.tracking == Tracking::Tracked {
                 "tracked: it outlives its rule"
             } else {
@@ -177,6 +177,11 @@ impl Case<'_> {
             return Ok(by("EC2 never filters this".into()));
         }
         Ok(self.by_rules(asked).within_limits(self))
+    }
+
+    /// Whether nobody has answered yet what opened the flow: that says nothing of another attempt, from another port.
+    fn is_attempt(&self, flow: &Flow) -> bool {
+        flow.state == FlowState::Opening && flow.opened == self.direction
     }
 
     /// Every policy that is asked must allow it.
