@@ -4,7 +4,7 @@ use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::programs::TcContext;
 use aya_log_ebpf::warn;
 use sgp_common::event::{Event, Outcome};
-use sgp_common::flow::Admission;
+use sgp_common::flow::{Admission, Way};
 use sgp_common::limits::EVENTS_PER_SECOND;
 use sgp_common::packet::{ETHERNET_LEN, Packet, Transport};
 use sgp_common::{Direction, DropReason, Verdict};
@@ -31,8 +31,8 @@ pub(crate) struct Record {
     direction: u8,
     /// 1 once the packet in scratch is this one.
     parsed: u8,
-    /// 1 if the packet came by an interface of the node that is no pod's.
-    pub(crate) by_node: u8,
+    /// The way that a flow takes which this packet opens.
+    pub(crate) way: Way,
     reserved: u8,
     /// VLAN id of the endpoint's branch; 0 as long as none is found.
     vlan_id: u16,
@@ -48,7 +48,7 @@ impl Record {
         record.length = ctx.len().saturating_sub(ETHERNET_LEN as u32);
         record.action = TC_ACT_UNSPEC;
         record.parsed = 0;
-        record.by_node = 0;
+        record.way = Way::Branch;
         record.endpoint = 0;
         record.vlan_id = 0;
         record.direction = direction as u8;

@@ -20,7 +20,7 @@ use super::view::Place;
 use super::watching::Watching;
 use crate::adopt::adopt;
 use crate::domain::branches::Notice;
-use crate::domain::enforcement::{Enforcement, RelatedIcmp, Revoked, SnatJudges};
+use crate::domain::enforcement::{Enforcement, RelatedIcmp, Revoked, Shortcuts, SnatJudges};
 use crate::domain::instance_types::Table;
 use crate::domain::unmatched::Unmatched;
 use crate::host::Host;
@@ -75,6 +75,9 @@ pub(super) struct Settings {
     /// Whose groups judge what a standard-mode pod sends out of the VPC under the node's address
     #[arg(long, value_enum, default_value_t = SnatJudges::Node)]
     snat_policy: SnatJudges,
+    /// Whether packets of known flows go past the host stack
+    #[arg(long, value_enum, default_value_t = Shortcuts::Auto)]
+    shortcut: Shortcuts,
     #[command(flatten)]
     watching: Watching,
     /// How log lines look
@@ -226,7 +229,8 @@ async fn work(settings: Settings, node: String, host: Arc<Host>, kernel: Bpf) ->
         let netlink = netlink::Netlink::connect()?;
         look_after_wiring(settings.provision, &netlink, host.settings(), &status);
         let (provision, kernel) = (settings.provision, Arc::new(Mutex::new(kernel)));
-        let enforcement = Enforcement { snat_policy: settings.snat_policy, ..settings.choices.enforcement() };
+        let (snat_policy, shortcuts) = (settings.snat_policy, settings.shortcut);
+        let enforcement = Enforcement { snat_policy, shortcuts, ..settings.choices.enforcement() };
         let (node, kubernetes) = (node.clone(), Arc::clone(&kubernetes));
         Reconciler {
             node,

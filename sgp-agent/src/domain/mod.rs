@@ -41,6 +41,7 @@ pub mod restoring;
 pub mod routing;
 pub mod scenario;
 pub mod settings;
+pub mod shortcut;
 pub mod site;
 pub mod tags;
 pub mod teardown;
