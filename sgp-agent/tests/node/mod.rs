@@ -185,7 +185,7 @@ impl Node {
 
     /// What is observed of a link.
     pub(crate) fn described_link(&self, name: &str, index: u32, mac: [u8; 6]) -> LinkFacts {
-        LinkFacts { name: name.into(), index, mac, alias: None }
+        LinkFacts { name: name.into(), index, mac, ..LinkFacts::default() }
     }
 
     /// Opens a program once more, to run packets from another thread.
@@ -251,7 +251,7 @@ impl Pod {
 
     fn links(&self) -> [LinkFacts; 2] {
         let alias = Alias { interface_id: self.interface_id.clone(), uid: "uid".into(), mac: self.mac };
-        let link = |name, index, alias| LinkFacts { name, index, mac: [2; 6], alias };
+        let link = |name, index, alias| LinkFacts { name, index, mac: [2; 6], alias, ..LinkFacts::default() };
         [
             link(format!("host{}", self.vlan_id), self.host, Some(alias.write())),
             link(format!("vlan.eth.{}", self.vlan_id), self.branch, None),
