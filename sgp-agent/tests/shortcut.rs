@@ -11,10 +11,11 @@ use std::process::Command;
 use frames::Frame;
 use node::ground::attachments;
 use node::rules::{ec2, set};
-use node::wire::{Branch, CLIENTS, Wire};
+use node::wire::{Branch, CLIENTS, Wire, ip};
 use node::{At, Node};
 use sgp_agent::domain::enforcement::Shortcuts;
 use sgp_agent::domain::observed::{LinkFacts, Observed, Queued};
+use sgp_agent::io::kernel::maps::PinDirs;
 use sgp_agent::io::kernel::{Attachment, shared};
 use sgp_agent::io::netlink::Netlink;
 use sgp_common::Direction;
@@ -44,6 +45,8 @@ fn scene(attachment: Attachment, shortcuts: Shortcuts) -> Scene {
     let mut observed = node.observed(&ec2(&[("sg-1", &RULES)]), &[set(&["sg-1"])]);
     observed.enforcement.shortcuts = shortcuts;
     node.apply(&observed);
+    // As the CNI plugin marks what is a pod's.
+    ip("link set host1 alias sgp");
     Scene { node, wire: wire.expect("the pod was wired"), observed }
 }
 
@@ -65,9 +68,9 @@ impl Scene {
 
     /// What the agent observes of the node's links, and of others on them.
     fn look(&self) -> (Vec<LinkFacts>, std::collections::BTreeSet<u32>) {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all();
-        // A thread's namespace is not its pool's: everything here runs on the calling thread but what is blocking.
-        runtime.build().expect("a runtime").block_on(async {
+        // Its threads are begun here, and so in this namespace.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async {
             let links = Netlink::connect().expect("a socket").links().await.expect("the links");
             let shared = shared(&links, Shortcuts::Auto).await.expect("the kernel says");
             (links, shared)
@@ -137,7 +140,7 @@ fn a_flow_past_the_stack_ends_with_its_rule_where_revoked_flows_are_cut() {
         let mut scene = scene(*attachment, Shortcuts::Auto);
         scene.change(|observed| observed.enforcement.revoked = sgp_agent::domain::enforcement::Revoked::IsCut);
         let conversations = scene.conversations();
-        conversations.iter().for_each(|conversation| drop(through_stack(conversation)));
+        conversations.iter().for_each(|it| assert!(through_stack(it).0 <= FIRST));
         scene.change(|observed| observed.cloud.as_mut().expect("EC2's word").groups = ec2(&[("sg-1", &[])]).groups);
         assert!(conversations.iter().all(|conversation| !asks_and_hears(conversation)), "{attachment:?}");
     }
@@ -150,16 +153,19 @@ fn where_others_have_programs_or_queues_packets_keep_to_the_stack() {
         let (links, others) = scene.look();
         assert!(others.is_empty(), "{attachment:?}: ours are taken for others': {others:?} of {links:?}");
         let host = scene.node.pods[0].host;
+        // One that has no word of its own: it stands in for any.
+        let pin = PinDirs::new(&scene.node.dir).program(program::FROM_PRIMARY);
+        let filter = format!("filter add dev host1 egress prio 9 bpf da object-pinned {}", pin.display());
         for (add, remove) in [
             ("qdisc add dev host1 root tbf rate 1gbit burst 100kb latency 100ms", "qdisc del dev host1 root"),
-            ("filter add dev host1 egress prio 9 matchall action ok", "filter del dev host1 egress prio 9"),
+            (filter.as_str(), "filter del dev host1 egress prio 9"),
         ] {
             // It is there already where ours are filters.
             drop(Command::new("tc").args(["qdisc", "add", "dev", "host1", "clsact"]).output());
             tc(add);
             let (links, others) = scene.look();
             let queued = links.iter().any(|link| link.index == host && link.queued == Queued::Yes);
-            assert_eq!((queued, others.contains(&host)), (add.contains("tbf"), add.contains("matchall")), "{add}");
+            assert_eq!((queued, others.contains(&host)), (add.contains("tbf"), add.contains("filter")), "{add}");
             scene.change(|observed| {
                 observed.shared = others;
                 let all = observed.links.iter_mut().flatten();

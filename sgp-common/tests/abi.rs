@@ -150,7 +150,7 @@ fn enums(out: &mut String) -> std::fmt::Result {
     values!(out, SnatPorts { Random, Hash, Keep });
     values!(out, Asker { Nobody, Local, Remote });
     values!(out, Tracking { Tracked, Untracked });
-    values!(out, Way { Branch, Node });
+    values!(out, Way { Branch, Node, Plain, Short });
     values!(out, FlowState { Opening, Established, Stream, Closing, Closed });
     values!(out, Verdict { Rule, Flow, Exempt, Passed });
     values!(

@@ -65,7 +65,7 @@ fn send(ctx: &TcContext, packet: &Packet, endpoint: &Endpoint, nat_port: u16) ->
 }
 
 /// The router of every IPv6 subnet of a VPC (facts 3.5).
-const VPC_ROUTER_V6: Addr = Addr { bytes: [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0x0e, 0xc2, 0, 0, 0, 0, 0, 1] };
+const VPC_ROUTER_V6: Addr = Addr { bytes: [0xfe, 0x80, 0x0e, 0xc2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1] };
 
 /// Out by an interface, to a router whose MAC address the kernel knows or asks for.
 ///

@@ -15,7 +15,7 @@ use rtnetlink::{
 };
 use sgp_common::addr::Family;
 
-use crate::domain::observed::LinkFacts;
+use crate::domain::observed::{LinkFacts, Queued};
 
 mod routes;
 mod rules;
