@@ -6,7 +6,7 @@ use std::thread;
 use anyhow::{Result, anyhow, ensure};
 
 use super::super::stage::{NAMESPACE, Role, START};
-use super::said::{curled, events_of, typed, uncounted, wrong};
+use super::said::{curled, events_of, typed, unattempted, uncounted, wrong};
 use super::{SEEN, Scene};
 use crate::demo::hands::until;
 
@@ -109,7 +109,8 @@ impl Scene<'_> {
                 Ok(())
             })?;
             self.curl("partner", &server, "timed out")?;
-            self.ask(&words, &[cause])?;
+            let said = unattempted(&self.agent(&words)?.words());
+            self.page.command(&typed(&words), &said, &[cause])?;
             flood.join().map_err(|_| anyhow!("the flood panicked"))?.map(drop)
         })
     }

@@ -27,6 +27,13 @@ pub(super) fn since_when(said: &str) -> String {
     }
 }
 
+/// Whether an earlier attempt, unanswered, has idled out by now differs.
+pub(super) fn unattempted(said: &str) -> String {
+    let is_attempt = |line: &&str| line.starts_with("  flow ") && line.contains(" Opening for ");
+    let lines = said.lines().map(|line| if is_attempt(&line) { "  flow     none" } else { line });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
 /// Time, port and resolver differ.
 pub(super) fn dropped(line: &str) -> Result<String> {
     let words: Vec<&str> = line.split_whitespace().collect();
