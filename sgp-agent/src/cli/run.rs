@@ -87,6 +87,13 @@ pub(super) struct Settings {
     variables: Variables,
 }
 
+impl Settings {
+    fn enforcement(&self) -> Enforcement {
+        let (snat_policy, shortcuts) = (self.snat_policy, self.shortcut);
+        Enforcement { snat_policy, shortcuts, ..self.choices.enforcement() }
+    }
+}
+
 /// Where EC2 leaves a choice.
 #[derive(Args, Clone, Copy, Debug)]
 pub(super) struct Choices {
@@ -229,8 +236,7 @@ async fn work(settings: Settings, node: String, host: Arc<Host>, kernel: Bpf) ->
         let netlink = netlink::Netlink::connect()?;
         look_after_wiring(settings.provision, &netlink, host.settings(), &status);
         let (provision, kernel) = (settings.provision, Arc::new(Mutex::new(kernel)));
-        let (snat_policy, shortcuts) = (settings.snat_policy, settings.shortcut);
-        let enforcement = Enforcement { snat_policy, shortcuts, ..settings.choices.enforcement() };
+        let enforcement = settings.enforcement();
         let (node, kubernetes) = (node.clone(), Arc::clone(&kubernetes));
         Reconciler {
             node,
