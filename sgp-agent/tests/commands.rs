@@ -12,7 +12,7 @@ use node::rules::{ec2, set};
 use sgp_agent::io::kernel::maps::PinDirs;
 use sgp_agent::telemetry::metrics::Metrics;
 use sgp_agent::telemetry::pinned::Pinned;
-use sgp_common::flow::SYN;
+use sgp_common::flow::{ACK, SYN};
 
 const ALLOWED: &str = "10.0.2.20";
 const STRANGER: &str = "192.0.2.9";
@@ -51,6 +51,10 @@ fn explain_names_the_rule_or_the_half_that_is_missing() {
     assert!(stranger.contains("NoMatchingRule: rules allow the service, but none of them this address"), "{stranger}");
     let port = first(explained("in", "tcp", "10.0.9.9", "81"));
     assert!(port.contains("rules allow the address, but none of them this service"), "{port}");
+    let attempt = first(explained("in", "tcp", ALLOWED, "80"));
+    assert!(attempt.starts_with("allowed: rule sgr-"), "nobody has answered it yet: {attempt}");
+    let pod = &node.pods[0];
+    assert!(node.run_unsampled(pod.leaves(), &Frame::tcp((pod.ipv4, 80), (ip(ALLOWED), 40_000), SYN | ACK).bytes()).0);
     let live = first(explained("in", "tcp", ALLOWED, "80"));
     assert!(live.starts_with("allowed: a live flow (tracked"), "{live}");
     let exempt = first(explained("out", "tcp", "169.254.169.254", "80"));
