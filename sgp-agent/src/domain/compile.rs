@@ -71,8 +71,9 @@ fn answers(keys: Keys, open: &BTreeMap<(Direction, Family), Openness>) -> Trie {
             _ => 0,
         }
     };
-    let answer =
-        |((bits, selector), rules)| ((bits, selector), Answer { rules, digest: 0, hints: hints(bits, &selector, &rules) });
+    let answer = |((bits, selector), rules)| {
+        ((bits, selector), Answer { rules, digest: 0, hints: hints(bits, &selector, &rules) })
+    };
     keys.into_iter().map(answer).collect()
 }
 
