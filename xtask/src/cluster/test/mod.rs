@@ -5,6 +5,7 @@ mod beside;
 mod breakages;
 mod burst;
 mod cast;
+mod chart;
 mod choices;
 mod closed;
 mod controller;
@@ -47,7 +48,7 @@ const EVERYWHERE: [Case; 7] = [
 ];
 
 /// What one cluster is enough for: the first of `CLUSTERS`.
-const CASES: [Case; 27] = [
+const CASES: [Case; 28] = [
     ("an_ec2_rule_change_is_enforced_within_two_seconds", latency::rule_change),
     ("a_new_policy_and_its_pod_are_enforced_from_the_first_packet", latency::first_packet),
     (
@@ -74,6 +75,7 @@ const CASES: [Case; 27] = [
     ("beside_an_aws_node_that_translates_by_itself_standard_pods_take_our_ways", beside::aws_node),
     ("rules_of_a_network_policy_engine_on_host_veths_are_asked_too", beside::policy_engine),
     ("the_manifests_of_deploy_are_accepted_and_grant_what_the_agent_needs", manifests::accepted),
+    ("the_chart_installs_as_kustomize_does_and_each_documented_value_is_accepted", chart::installed),
     ("one_command_each_names_the_cause_of_ten_breakages", breakages::breakages),
     ("a_second_agent_on_a_node_is_refused_by_name", agents::second_agent),
     ("an_agent_without_bpffs_says_how_to_mount_it", agents::no_bpffs),
