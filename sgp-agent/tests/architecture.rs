@@ -71,6 +71,7 @@ const WRITERS: &[(&str, &[&str])] = &[
     ("NEAR", &["sgp-ebpf/src/endpoint.rs"]),
     (map::EVENTS, &[REPORT]),
     (map::SAMPLER, &[REPORT]),
+    (map::EVENTS_LOST, &[REPORT]),
     (map::OBJECT, &["sgp-agent/src/io/kernel/programs.rs"]),
     (map::SNAT, &[SWEEP, "sgp-ebpf/src/snat.rs"]),
     (map::SNAT_EXCLUDED, &[KERNEL]),
