@@ -162,9 +162,11 @@ fn lock(runtime_dir: &Path) -> Result<Flock<File>> {
             path.display()
         ),
     };
-    lock.set_len(0).context("writing the lock file")?;
-    lock.rewind().context("writing the lock file")?;
-    writeln!(lock, "{}", std::process::id()).context("writing the lock file")?;
+    // Only for the words of whoever comes second: a disk that is full keeps no agent from its work.
+    let written = lock.set_len(0).and_then(|()| lock.rewind()).and_then(|()| writeln!(lock, "{}", std::process::id()));
+    if let Err(error) = written {
+        warn!(%error, path = %path.display(), "the lock is held, but does not say by whom");
+    }
     Ok(lock)
 }
 

@@ -22,6 +22,7 @@ mod rows;
 mod stage;
 mod talk;
 mod transcript;
+mod trouble;
 mod wire;
 
 use std::ops::ControlFlow;
@@ -48,7 +49,7 @@ const EVERYWHERE: [Case; 7] = [
 ];
 
 /// What one cluster is enough for: the first of `CLUSTERS`.
-const CASES: [Case; 28] = [
+const CASES: [Case; 31] = [
     ("an_ec2_rule_change_is_enforced_within_two_seconds", latency::rule_change),
     ("a_new_policy_and_its_pod_are_enforced_from_the_first_packet", latency::first_packet),
     (
@@ -82,6 +83,9 @@ const CASES: [Case; 28] = [
     ("an_agent_without_permission_for_bpf_says_which", agents::no_permission),
     ("an_unreachable_ec2_is_told_once_and_enforcement_goes_on", agents::unreachable_ec2),
     ("a_download_survives_kill_9_of_the_agent_which_then_changes_nothing", agents::killed_during_download),
+    ("a_full_disk_is_told_once_and_the_agent_goes_on_enforcing_and_starting_pods", trouble::full_disk),
+    ("a_clock_that_jumps_forty_days_ahead_and_back_changes_nothing", trouble::clock_jump),
+    ("while_the_agent_is_evicted_connections_go_on_and_new_pods_wait", trouble::evicted),
     ("agents_and_controllers_did_all_that_under_exactly_what_deploy_declares", declared::exactly),
 ];
 
