@@ -142,7 +142,8 @@ pub(super) fn log(format: LogFormat) {
 }
 
 fn node_name(settings: &Settings) -> Result<String> {
-    let named = settings.node_name.clone().or_else(|| std::env::var("MY_NODE_NAME").ok());
+    let named =
+        settings.node_name.clone().or_else(|| std::env::var("MY_NODE_NAME").ok().filter(|name| !name.is_empty()));
     named.context("no node name: pass --node-name, or set NODE_NAME from the pod's field spec.nodeName")
 }
 
