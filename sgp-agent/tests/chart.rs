@@ -34,7 +34,8 @@ fn words(output: &Output) -> String {
 fn rendered(namespace: &str, settings: &[&str]) -> Objects {
     let chart = deploy().join("helm/sgp");
     let chart = chart.to_str().expect("a path in UTF-8");
-    let args = ["template", "sgp", chart, "--include-crds", "-n", namespace];
+    // Helm without a cluster takes it for one of its own age.
+    let args = ["template", "sgp", chart, "--include-crds", "--kube-version", "1.34.0", "-n", namespace];
     let output = helm(&[&args, settings].concat());
     assert!(output.status.success(), "{settings:?}: {}", words(&output));
     objects(&String::from_utf8_lossy(&output.stdout))
@@ -157,6 +158,17 @@ fn in_another_namespace_only_what_is_vpc_cnis_stays_in_kube_system() {
     }
     let writer = "system:serviceaccount:sgp-system:sgp-agent";
     assert!(all["ValidatingWebhookConfiguration /sgp-controller"].to_string().contains(writer));
+}
+
+#[test]
+#[ignore = "needs helm, which `cargo xtask test` provides"]
+fn an_api_server_that_knows_no_conditions_is_shown_none() {
+    let guard = |version: &str| {
+        let settings = ["--set", "controller.enabled=true", "--kube-version", version];
+        rendered("kube-system", &settings)["ValidatingWebhookConfiguration /sgp-controller"]["webhooks"][0].clone()
+    };
+    assert!(guard("v1.27.9-eks-1a2b3c")["matchConditions"].is_null());
+    assert_eq!(guard("v1.28.0-eks-1a2b3c")["matchConditions"].as_array().map(Vec::len), Some(2));
 }
 
 /// Options in the help of one of the agent's commands.

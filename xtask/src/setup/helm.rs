@@ -70,7 +70,9 @@ fn with_npm(npm: &Path, part: &Path) -> Result<()> {
     let archive = part.join(format!("{package}-{version}.tgz"));
     command::quietly(Command::new("tar").arg("-xzf").arg(&archive).arg("-C").arg(part))?;
     fs::rename(part.join("package/bin").join(PROGRAM), part.join(PROGRAM))
-        .with_context(|| format!("npm's {package} has no {PROGRAM}"))
+        .with_context(|| format!("npm's {package} has no {PROGRAM}"))?;
+    let removed = fs::remove_file(&archive).and_then(|()| fs::remove_dir_all(part.join("package")));
+    removed.context("the rest of the package cannot be removed")
 }
 
 #[cfg(test)]

@@ -49,7 +49,7 @@ const EVERYWHERE: [Case; 7] = [
 ];
 
 /// What one cluster is enough for: the first of `CLUSTERS`.
-const CASES: [Case; 31] = [
+const CASES: [Case; 32] = [
     ("an_ec2_rule_change_is_enforced_within_two_seconds", latency::rule_change),
     ("a_new_policy_and_its_pod_are_enforced_from_the_first_packet", latency::first_packet),
     (
@@ -86,6 +86,7 @@ const CASES: [Case; 31] = [
     ("a_full_disk_is_told_once_and_the_agent_goes_on_enforcing_and_starting_pods", trouble::full_disk),
     ("a_clock_that_jumps_forty_days_ahead_and_back_changes_nothing", trouble::clock_jump),
     ("while_the_agent_is_evicted_connections_go_on_and_new_pods_wait", trouble::evicted),
+    ("an_api_server_that_is_silent_is_told_once_and_enforcement_follows_ec2_meanwhile", trouble::silent_api_server),
     ("agents_and_controllers_did_all_that_under_exactly_what_deploy_declares", declared::exactly),
 ];
 

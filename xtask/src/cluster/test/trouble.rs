@@ -1,4 +1,4 @@
-//! Trouble under a running agent: its disk is full, its clock jumps, its pod is evicted. What is enforced stays, and goes on
+//! Trouble under a running agent: its disk is full, its clock jumps, its pod is evicted, the API server is silent. What is enforced stays, and goes on
 //! following the world as far as it can.
 
 use std::fs;
@@ -20,6 +20,9 @@ use crate::process::finish;
 const ENFORCED: Duration = Duration::from_secs(15);
 /// What the agent says while it cannot write how far it has come.
 const UNWRITTEN: &str = "commands do not know how far the agent has come";
+/// What it says of an API server that is silent, and how long that may take: it asks every 30 s, and waits 10.
+const SILENT: &str = "the API server does not answer";
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// A server, a friend who may reach it, and a group whose rule is changed.
 struct Scene<'a> {
@@ -181,4 +184,31 @@ fn gone(scene: &Scene<'_>) -> Result<()> {
     }
     ensure!(scene.lag().is_err(), "an agent runs that should be gone");
     Ok(())
+}
+
+/// The API server stands still: connections stay, and nothing comes by them.
+pub(super) fn silent_api_server(stage: &Stage) -> Result<()> {
+    let scene = Scene::set(stage)?;
+    let pid =
+        fs::read_to_string(stage.place.dir().join("kube-apiserver.pid")).context("reading the API server's pid")?;
+    let signal = |name: &str| finish(Command::new("kill").args([name, pid.trim()])).map(drop);
+    let before = scene.log()?.len();
+    let since = || anyhow::Ok(scene.log()?.split_off(before));
+    signal("-STOP")?;
+    let seen = scene.follows().and_then(|()| {
+        until(SILENCE, || {
+            ensure!(since()?.contains(SILENT), "the agent does not say that the API server is silent");
+            Ok(())
+        })
+    });
+    let held = scene.holds();
+    signal("-CONT")?;
+    seen.and(held)?;
+    until(SILENCE, || {
+        ensure!(since()?.contains("the API server answers again"), "the agent does not say that it is over");
+        Ok(())
+    })?;
+    ensure!(since()?.matches(SILENT).count() == 1, "one outage is told {} times", since()?.matches(SILENT).count());
+    scene.starts("after")?;
+    scene.follows()
 }
