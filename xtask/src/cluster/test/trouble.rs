@@ -33,10 +33,11 @@ struct Scene<'a> {
 }
 
 impl<'a> Scene<'a> {
-    fn set(stage: &'a Stage) -> Result<Self> {
+    /// Under a group of this name: groups outlive their case.
+    fn set(stage: &'a Stage, name: &str) -> Result<Self> {
         stage.namespace()?;
         let node = stage.world.nodes.first().context("the cluster has no node")?;
-        let group = stage.group("troubled")?;
+        let group = stage.group(name)?;
         stage.open_80(&group, &group)?;
         stage.policy("troubled", &group)?;
         let server = stage.start(&Role { name: "server", role: "troubled", node: &node.name, image: "nginx" })?;
@@ -87,7 +88,7 @@ impl<'a> Scene<'a> {
 
 /// The runtime directory on a file system of its own, which is filled.
 pub(super) fn full_disk(stage: &Stage) -> Result<()> {
-    let scene = Scene::set(stage)?;
+    let scene = Scene::set(stage, "disk")?;
     let dir = Path::new(&scene.node.run_dir);
     let host = fs::read(dir.join("host.json")).context("what was changed on the node")?;
     finish(Command::new("mount").args(["-t", "tmpfs", "-o", "size=256k", "none"]).arg(dir))?;
@@ -123,7 +124,7 @@ fn filled(scene: &Scene<'_>, dir: &Path) -> Result<()> {
 
 /// The clock of the day as the agent sees it, which libfaketime moves: the machine's own is everybody's.
 pub(super) fn clock_jump(stage: &Stage) -> Result<()> {
-    let scene = Scene::set(stage)?;
+    let scene = Scene::set(stage, "clock")?;
     let clock = stage.place.node_dir(&scene.node.name).join("clock");
     let result = jumped(&scene, &clock);
     restart_with(stage, scene.node, "")?;
@@ -155,7 +156,7 @@ fn jumped(scene: &Scene<'_>, clock: &PathBuf) -> Result<()> {
 
 /// An eviction takes the agent away while a download runs, and no other comes for a while.
 pub(super) fn evicted(stage: &Stage) -> Result<()> {
-    let scene = Scene::set(stage)?;
+    let scene = Scene::set(stage, "evicted")?;
     let root = "cd \"$(cat /etc/nginx-root 2>/dev/null || echo /usr/share/nginx/html)\"";
     let fill = format!("{root} && dd if=/dev/urandom of=big bs=1M count=24 status=none && sha256sum < big");
     let sum = stage.hands.exec(NAMESPACE, "server", &["sh", "-c", &fill])?.ok()?;
@@ -188,7 +189,7 @@ fn gone(scene: &Scene<'_>) -> Result<()> {
 
 /// The API server stands still: connections stay, and nothing comes by them.
 pub(super) fn silent_api_server(stage: &Stage) -> Result<()> {
-    let scene = Scene::set(stage)?;
+    let scene = Scene::set(stage, "silent")?;
     let pid =
         fs::read_to_string(stage.place.dir().join("kube-apiserver.pid")).context("reading the API server's pid")?;
     let signal = |name: &str| finish(Command::new("kill").args([name, pid.trim()])).map(drop);
