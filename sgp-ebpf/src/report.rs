@@ -11,7 +11,7 @@ use sgp_common::{Direction, DropReason, Verdict};
 
 use crate::clock::{now_ns, testing};
 use crate::endpoint::Here;
-use crate::maps::{COUNTERS, EVENTS, OUTCOME, SAMPLER};
+use crate::maps::{COUNTERS, EVENTS, EVENTS_LOST, OUTCOME, SAMPLER};
 use crate::packet::scratch;
 
 /// What is known of one judgement, for counters and events. It stands in this CPU's scratch, since the stack has no
@@ -158,8 +158,11 @@ impl Record {
             return;
         }
         let Some(packet) = self.seen() else { return };
-        // A full ring loses the sample; the counter has it.
-        let Some(mut entry) = EVENTS.reserve(0) else { return };
+        // The packet is counted; what a full ring loses is the sample.
+        let Some(mut entry) = EVENTS.reserve(0) else {
+            count_lost_event();
+            return;
+        };
         let event = entry.as_mut_ptr();
         // SAFETY: the entry is ours until submitted, and every field is written.
         unsafe {
@@ -216,6 +219,19 @@ fn sampled(now_ns: u64) -> bool {
     }
     sampler.emitted += 1;
     sampler.emitted <= u64::from(EVENTS_PER_SECOND)
+}
+
+/// A sample found the ring full. Gives how many did on this CPU: a global function, which the verifier walks once, gives a
+/// number.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn count_lost_event() -> u64 {
+    let Some(lost) = EVENTS_LOST.get_ptr_mut(0) else { return 0 };
+    // SAFETY: this CPU's own cell.
+    unsafe {
+        *lost += 1;
+        *lost
+    }
 }
 
 /// Out of line, and without arguments: logging is rare and takes the stack it needs.

@@ -152,7 +152,8 @@ pub(super) fn log(format: LogFormat) {
 }
 
 fn node_name(settings: &Settings) -> Result<String> {
-    let named = settings.node_name.clone().or_else(|| std::env::var("MY_NODE_NAME").ok());
+    let named =
+        settings.node_name.clone().or_else(|| std::env::var("MY_NODE_NAME").ok().filter(|name| !name.is_empty()));
     named.context("no node name: pass --node-name, or set NODE_NAME from the pod's field spec.nodeName")
 }
 
@@ -172,9 +173,11 @@ fn lock(runtime_dir: &Path) -> Result<Flock<File>> {
             path.display()
         ),
     };
-    lock.set_len(0).context("writing the lock file")?;
-    lock.rewind().context("writing the lock file")?;
-    writeln!(lock, "{}", std::process::id()).context("writing the lock file")?;
+    // Only for the words of whoever comes second: a disk that is full keeps no agent from its work.
+    let written = lock.set_len(0).and_then(|()| lock.rewind()).and_then(|()| writeln!(lock, "{}", std::process::id()));
+    if let Err(error) = written {
+        warn!(%error, path = %path.display(), "the lock is held, but does not say by whom");
+    }
     Ok(lock)
 }
 

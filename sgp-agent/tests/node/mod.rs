@@ -150,12 +150,22 @@ impl Node {
         assert_eq!(self.plan(observed), [], "a plan that was carried out leaves nothing to do");
     }
 
-    /// Runs a packet, with room for its event.
-    pub(crate) fn run(&mut self, at: At, frame: &[u8]) -> Ran {
+    /// Lets every CPU sample anew.
+    pub(crate) fn sample(&mut self) {
         let room = vec![Sampler::default(); nr_cpus().expect("the number of CPUs")];
         let room = PerCpuValues::try_from(room).expect("one value a CPU");
         self.sampler.set(0, room, 0).expect("SAMPLER");
-        while self.events.next().is_some() {}
+    }
+
+    /// Reads the ring to its end; how many events it held.
+    pub(crate) fn drain(&mut self) -> usize {
+        std::iter::from_fn(|| self.events.next().map(drop)).count()
+    }
+
+    /// Runs a packet, with room for its event.
+    pub(crate) fn run(&mut self, at: At, frame: &[u8]) -> Ran {
+        self.sample();
+        self.drain();
         let (passed, mark) = self.run_unsampled(at, frame);
         let mut events = Vec::new();
         while let Some(item) = self.events.next() {
