@@ -3,28 +3,7 @@
 use crate::flow::is_syn;
 use crate::limits::RULE_WORDS;
 use crate::packet::{Packet, TCP, Transport, UDP};
-use crate::{Addr, Family, plain};
-
-/// Where a packet goes, from the pod's point of view.
-#[repr(u8)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Direction {
-    /// To the pod.
-    Inbound = 0,
-    /// From the pod.
-    Outbound = 1,
-}
-
-impl Direction {
-    /// The other one.
-    #[inline(always)]
-    pub const fn opposite(self) -> Self {
-        match self {
-            Self::Inbound => Self::Outbound,
-            Self::Outbound => Self::Inbound,
-        }
-    }
-}
+use crate::{Addr, Direction, Family, plain};
 
 /// What a key of the policy trie speaks of.
 #[repr(u8)]
