@@ -1,0 +1,55 @@
+//! What is measured of each configuration.
+
+/// See the module.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Measure {
+    /// Packets from the pod, of this many flows that stand.
+    Out(u32),
+    /// Packets to the pod, likewise.
+    In(u32),
+    /// Packets from the pod, of which each opens a flow.
+    New,
+    /// Streams of TCP from the pod.
+    Tcp(usize),
+    /// Connections that the pod opens, asks on, and closes.
+    Connections,
+    /// Questions and answers on one connection.
+    Requests,
+}
+
+impl Measure {
+    /// All of them.
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Out(1 << 10),
+        Self::Out(1 << 16),
+        Self::In(1 << 10),
+        Self::New,
+        Self::Tcp(1),
+        Self::Tcp(4),
+        Self::Connections,
+        Self::Requests,
+    ];
+
+    /// As tables call it.
+    pub(crate) fn name(self) -> String {
+        match self {
+            Self::Out(flows) => format!("out, {flows} flows"),
+            Self::In(flows) => format!("in, {flows} flows"),
+            Self::New => "new flows".into(),
+            Self::Tcp(1) => "TCP, 1 stream".into(),
+            Self::Tcp(streams) => format!("TCP, {streams} streams"),
+            Self::Connections => "connections".into(),
+            Self::Requests => "requests".into(),
+        }
+    }
+
+    /// Of what a second has so many.
+    pub(crate) fn unit(self) -> &'static str {
+        match self {
+            Self::Out(_) | Self::In(_) | Self::New => "packets",
+            Self::Tcp(_) => "bytes",
+            Self::Connections => "connections",
+            Self::Requests => "requests",
+        }
+    }
+}
