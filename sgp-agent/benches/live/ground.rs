@@ -23,6 +23,15 @@ const ROUTER_MAC: [u8; 6] = [2, 0, 0, 0, 0x0c, 1];
 /// All that answers outside.
 const ANSWERING: [&str; 3] = ["10.200.64.0/18", "10.200.128.0/17", "198.18.0.0/15"];
 
+/// Pods open thousands of connections to one port, no connection is to learn from the one before, and none to wait for a clock,
+/// as BBR does.
+const SOCKETS: [(&str, &str); 4] = [
+    ("ip_local_port_range", "1024 65535"),
+    ("tcp_tw_reuse", "1"),
+    ("tcp_no_metrics_save", "1"),
+    ("tcp_congestion_control", "reno"),
+];
+
 /// Which ways the node knows.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ways {
@@ -151,8 +160,7 @@ fn lay_pod(number: u16, ways: Ways, outside: &Namespace) -> Result<Seat> {
     space.ip(&format!("address add {own}/32 dev eth0"));
     space.ip(&format!("neigh add {POD_ROUTER_V4} lladdr {host_mac} dev eth0 nud permanent"));
     space.ip(&format!("route add default via {POD_ROUTER_V4} dev eth0 onlink"));
-    // Thousands of connections to one port of one side.
-    space.inside(|| set("ip_local_port_range", "1024 65535").and_then(|()| set("tcp_tw_reuse", "1")))?;
+    space.inside(|| SOCKETS.iter().try_for_each(|(name, value)| set(name, value)))?;
     let index = |name: &str| if_nametoindex(name).with_context(|| format!("interface {name}"));
     seat.pod = Pod::on(number, index(&host)?, index(&branch)?);
     Ok(seat)

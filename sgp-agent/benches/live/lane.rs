@@ -11,7 +11,7 @@ use crate::primary::NODE;
 use crate::processors::Processors;
 use crate::sockets;
 use crate::stand::Stand;
-use crate::traffic::{Came, Ends, Load, Sender, Traffic};
+use crate::traffic::{Came, Ends, Load, Memory, Sender, Traffic};
 
 /// Where the other side is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -21,6 +21,9 @@ pub(crate) enum Far {
     /// Outside of it, behind the primary interface; under the node's address where somebody translates.
     Beyond,
 }
+
+/// Plain forwarding, which all others are held against, is the first stand.
+pub(crate) const PLAIN: usize = 0;
 
 /// See the module.
 #[derive(Clone)]
@@ -35,8 +38,10 @@ pub(crate) struct Lane {
 
 /// How many flows are opened before the endpoint's count is set back.
 const OPENED_AT_ONCE: u32 = 1 << 15;
-/// How many packets a figure is the mean of.
-const PACKETS: u32 = 1 << 17;
+/// How many packets a value is the mean of: some milliseconds, to fit between what else runs.
+const PACKETS: u32 = 1 << 13;
+/// How many such values a figure is the median of.
+const SLICES: usize = 12;
 /// How many flows there can be, if each packet is to open one that never was.
 const ANY: u32 = 1 << 25;
 
@@ -45,29 +50,46 @@ pub(crate) struct Bench {
     pub(crate) stands: Vec<Stand>,
     pub(crate) traffic: Traffic,
     pub(crate) processors: Processors,
+    /// How many values of what is done by sockets a figure is the median of.
+    pub(crate) turns: usize,
     /// Number of the next flow that never was.
     pub(crate) fresh: u32,
 }
 
 impl Bench {
-    /// Takes one figure.
-    pub(crate) fn take(&mut self, lane: &Lane, measure: Measure) -> Result<f64> {
+    /// Values of a lane and of another one, taken in turns so that noise is theirs together: the medians.
+    pub(crate) fn pair(&mut self, lanes: [&Lane; 2], measure: Measure, round: usize) -> Result<[f64; 2]> {
+        lanes.iter().try_for_each(|lane| self.prepare(lane, measure))?;
+        let turns = if measure.is_by_sockets() { self.turns } else { SLICES };
+        let mut values = [Vec::new(), Vec::new()];
+        for turn in 0..turns {
+            let first = (round + turn) % 2;
+            for which in [first, 1 - first] {
+                values[which].push(self.take(lanes[which], measure, turn)?);
+            }
+        }
+        Ok(values.map(median))
+    }
+
+    /// Opens what is to stand.
+    fn prepare(&mut self, lane: &Lane, measure: Measure) -> Result<()> {
         self.stands[lane.stand].forget()?;
         match measure {
-            Measure::Out(flows) => {
-                self.open(lane, Sender::Pod, flows)?;
-                self.rate(lane, Sender::Pod, flows)
-            }
-            Measure::In(flows) => {
-                // What is translated is never asked, only answered.
-                let (opener, sender) = match lane.far {
-                    Far::Vpc => (Sender::Outside, Sender::Outside),
-                    Far::Beyond => (Sender::Pod, Sender::Answering),
-                };
-                self.open(lane, opener, flows)?;
-                self.rate(lane, sender, flows)
-            }
-            Measure::New => self.new_flows(lane),
+            Measure::Out(flows) => self.open(lane, Sender::Pod, flows),
+            // What is translated is never asked, only answered.
+            Measure::In(flows) if lane.far == Far::Beyond => self.open(lane, Sender::Pod, flows),
+            Measure::In(flows) => self.open(lane, Sender::Outside, flows),
+            Measure::New | Measure::Tcp(_) | Measure::Connections | Measure::Requests => Ok(()),
+        }
+    }
+
+    /// Takes one value.
+    fn take(&mut self, lane: &Lane, measure: Measure, turn: usize) -> Result<f64> {
+        match measure {
+            Measure::Out(flows) => self.rate(lane, Sender::Pod, flows, turn),
+            Measure::In(flows) if lane.far == Far::Beyond => self.rate(lane, Sender::Answering, flows, turn),
+            Measure::In(flows) => self.rate(lane, Sender::Outside, flows, turn),
+            Measure::New => self.new_flows(lane, turn),
             Measure::Tcp(streams) => self.ends(lane).throughput(streams),
             Measure::Connections => self.ends(lane).connections(),
             Measure::Requests => self.ends(lane).requests(),
@@ -96,6 +118,7 @@ impl Bench {
             packets: BURST,
             first: 0,
             ends: Ends::Swallow,
+            memory: lane.memory(),
         });
         let is_translated = self.stands[lane.stand].enforces() && lane.far == Far::Beyond;
         let load = match load.sender {
@@ -127,29 +150,28 @@ impl Bench {
             let is_translated = stand.enforces() && lane.far == Far::Beyond;
             let own = stand.ground.pods[lane.pod].address();
             let expected = if is_translated { Ipv4Addr::from(NODE) } else { own };
-            let seen = self.traffic.seen()?;
+            let seen = self.traffic.seen(lane.memory())?;
             ensure!(seen == expected, "the pod is seen as {seen} instead of {expected}");
         }
         Ok(())
     }
 
     /// Packets a second that come through.
-    fn rate(&mut self, lane: &Lane, sender: Sender, flows: u32) -> Result<f64> {
-        let came = self.send(lane, |load| Load { sender, flows, packets: PACKETS, ..load })?;
-        came.rate(sender, PACKETS)
+    fn rate(&mut self, lane: &Lane, sender: Sender, flows: u32, turn: usize) -> Result<f64> {
+        let first = turn as u32 * PACKETS;
+        let came = self.send(lane, |load| Load { sender, flows, packets: PACKETS, first, ..load })?;
+        came.rate(sender)
     }
 
     /// Packets a second that come through, if each opens a flow.
-    fn new_flows(&mut self, lane: &Lane) -> Result<f64> {
-        let mut rates = Vec::new();
-        for _ in 0..PACKETS / OPENED_AT_ONCE {
+    fn new_flows(&mut self, lane: &Lane, turn: usize) -> Result<f64> {
+        if (turn as u32 * PACKETS).is_multiple_of(OPENED_AT_ONCE) {
             self.stands[lane.stand].forget()?;
-            let first = self.fresh;
-            self.fresh = first.wrapping_add(OPENED_AT_ONCE);
-            let came = self.send(lane, |load| Load { flows: ANY, packets: OPENED_AT_ONCE, first, ..load })?;
-            rates.push(came.rate(Sender::Pod, OPENED_AT_ONCE)?);
         }
-        Ok(rates.len() as f64 / rates.iter().map(|rate| 1.0 / rate).sum::<f64>())
+        let first = self.fresh;
+        self.fresh = first.wrapping_add(PACKETS);
+        let came = self.send(lane, |load| Load { flows: ANY, packets: PACKETS, first, ..load })?;
+        came.rate(Sender::Pod)
     }
 
     /// Sees to it that what is measured is what it is called: who enforces stops what no rule allows, and nobody else does.
@@ -164,14 +186,24 @@ impl Bench {
 
 impl Came {
     /// Packets a second where they were to come; fails where so many were lost that it says nothing.
-    fn rate(&self, sender: Sender, sent: u32) -> Result<f64> {
+    fn rate(&self, sender: Sender) -> Result<f64> {
         let came = if sender == Sender::Pod { self.outside } else { self.pod };
-        ensure!(came * 10 >= u64::from(sent) * 9, "{came} of {sent} packets came");
+        ensure!(came * 10 >= u64::from(PACKETS) * 9, "{came} of {PACKETS} packets came");
         Ok(came as f64 / self.took.as_secs_f64())
     }
 }
 
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    if values.len() % 2 == 1 { values[middle] } else { f64::midpoint(values[middle - 1], values[middle]) }
+}
+
 impl Lane {
+    fn memory(&self) -> Memory {
+        if self.stand == PLAIN { Memory::Plain } else { Memory::Other }
+    }
+
     /// The other side's first address, of a network that rules allow.
     fn remote(&self) -> Ipv4Addr {
         match self.far {

@@ -28,11 +28,11 @@ mod traffic;
 
 use std::fs::{self, File};
 use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use lane::{Bench, Far, Lane};
+use lane::{Bench, Far, Lane, PLAIN};
 use measure::Measure;
 use nix::mount::{MsFlags, mount};
 use processors::Processors;
@@ -54,6 +54,9 @@ struct Args {
     /// How often everything is measured, in turn
     #[arg(long, default_value_t = 5)]
     rounds: usize,
+    /// How many values of what is done by sockets make a round's
+    #[arg(long, default_value_t = 5)]
+    turns: usize,
     /// Only what has this in its name, which begins with `live`
     #[arg(long, default_value = "")]
     only: String,
@@ -85,7 +88,7 @@ fn main() -> Result<()> {
         if chosen.is_empty() {
             continue;
         }
-        let mut bench = bench(mode, &args.floor, processors)?;
+        let mut bench = bench(mode, &args, processors)?;
         all.extend(measure_all(&mut bench, &chosen, args.rounds)?);
     }
     serde_json::to_writer(File::create(&args.out).context("creating the file of results")?, &all)
@@ -102,9 +105,6 @@ fn seclude() -> Result<()> {
     mount(Some("tmpfs"), NAMES, Some("tmpfs"), MsFlags::empty(), None::<&str>)
         .with_context(|| format!("mounting a tmpfs at {NAMES}"))
 }
-
-/// Plain forwarding, which all others are held against, is the first stand.
-const PLAIN: usize = 0;
 
 /// What stands between in this part of the run, in the order of [`bench`]'s stands.
 fn lanes(mode: Mode) -> Vec<Lane> {
@@ -126,9 +126,9 @@ fn lanes(mode: Mode) -> Vec<Lane> {
 }
 
 /// Makes the stands.
-fn bench(mode: Mode, object: &Path, processors: Processors) -> Result<Bench> {
+fn bench(mode: Mode, args: &Args, processors: Processors) -> Result<Bench> {
     tell(&format!("wiring nodes, {} mode", mode.name()));
-    let mut traffic = Traffic::load(object)?;
+    let mut traffic = Traffic::load(&args.floor)?;
     let mut stands = vec![Stand::plain()?];
     if mode == Mode::Strict {
         stands.push(Stand::nftables("")?);
@@ -141,7 +141,7 @@ fn bench(mode: Mode, object: &Path, processors: Processors) -> Result<Bench> {
     }
     stands.push(Stand::ours(mode)?);
     stands.iter().try_for_each(|stand| traffic.end_at(&stand.ground))?;
-    let mut bench = Bench { stands, traffic, processors, fresh: 0 };
+    let mut bench = Bench { stands, traffic, processors, turns: args.turns, fresh: 0 };
     let plain = [Far::Vpc, Far::Beyond].map(plain);
     for lane in plain.iter().chain(&lanes(mode)) {
         bench.try_out(lane).with_context(|| format!("{} ({:?})", lane.name, lane.far))?;
@@ -172,25 +172,14 @@ fn measure_all(bench: &mut Bench, chosen: &[(Lane, Measure)], rounds: usize) -> 
     for round in 1..=rounds {
         for ((lane, measure), measured) in chosen.iter().zip(&mut all) {
             tell(&format!("round {round} of {rounds}: {}: {}", lane.name, measured.measure));
-            let (value, plain) = pair(bench, lane, *measure, round)
-                .with_context(|| format!("{}: {}", lane.name, measured.measure))?;
+            let pair = bench.pair([lane, &plain(lane.far)], *measure, round);
+            let [value, plain] = pair.with_context(|| format!("{}: {}", lane.name, measured.measure))?;
             measured.values.push(value);
             measured.plain.push(plain);
         }
     }
     tell("");
     Ok(all)
-}
-
-/// One after the other; who is first changes from round to round.
-fn pair(bench: &mut Bench, lane: &Lane, measure: Measure, round: usize) -> Result<(f64, f64)> {
-    let beside = plain(lane.far);
-    if round.is_multiple_of(2) {
-        let value = bench.take(lane, measure)?;
-        return Ok((value, bench.take(&beside, measure)?));
-    }
-    let plain = bench.take(&beside, measure)?;
-    Ok((bench.take(lane, measure)?, plain))
 }
 
 /// What is being done, on a terminal's last line.

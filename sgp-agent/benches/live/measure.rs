@@ -30,6 +30,11 @@ impl Measure {
         Self::Requests,
     ];
 
+    /// Whether programs at both ends take part.
+    pub(crate) fn is_by_sockets(self) -> bool {
+        matches!(self, Self::Tcp(_) | Self::Connections | Self::Requests)
+    }
+
     /// As tables call it.
     pub(crate) fn name(self) -> String {
         match self {

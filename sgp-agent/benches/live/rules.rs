@@ -72,15 +72,18 @@ pub(crate) fn nftables(count: u16, tail: &str) -> String {
 }
 
 /// The chain that masquerades.
-pub(crate) const MASQUERADE: &str = "chain postrouting { type nat hook postrouting priority srcnat; oifname \"eth0\" masquerade; }";
+pub(crate) const MASQUERADE: &str =
+    "chain postrouting { type nat hook postrouting priority srcnat; oifname \"eth0\" masquerade; }";
 
 /// As rules of iptables one after the other, and what aws-node programs beside; input of `iptables-restore`.
 pub(crate) fn iptables(count: u16, aws_node: &[&str]) -> String {
-    let mut filter = "*filter\n:FORWARD DROP [0:0]\n-A FORWARD -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT\n".to_owned();
+    let mut filter =
+        "*filter\n:FORWARD DROP [0:0]\n-A FORWARD -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT\n".to_owned();
     for (interface, side) in [("-i", "-d"), ("-o", "-s")] {
         for row in rows(count) {
             let (net, protocol, port) = (row.net, name(row.protocol), row.port);
-            let _ = writeln!(filter, "-A FORWARD {interface} host1 {side} {net} -p {protocol} --dport {port} -j ACCEPT");
+            let _ =
+                writeln!(filter, "-A FORWARD {interface} host1 {side} {net} -p {protocol} --dport {port} -j ACCEPT");
         }
     }
     let table = |name: &str| {

@@ -16,8 +16,8 @@ use crate::node::wire::Namespace;
 use crate::processors::Processors;
 
 /// How long is measured, after as long as it takes to be at full speed.
-const MEASURED: Duration = Duration::from_millis(250);
-const BEFORE: Duration = Duration::from_millis(60);
+const MEASURED: Duration = Duration::from_millis(60);
+const BEFORE: Duration = Duration::from_millis(15);
 /// Longer than any packet takes that is not lost.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// What is sent at once: as `iperf3` does.

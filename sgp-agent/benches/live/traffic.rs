@@ -84,6 +84,22 @@ pub(crate) struct Load<'a> {
     /// Number of the first.
     pub(crate) first: u32,
     pub(crate) ends: Ends,
+    /// Whose answers are remembered, and gone by.
+    pub(crate) memory: Memory,
+}
+
+/// Of two that take turns, one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Memory {
+    Plain,
+    Other,
+}
+
+impl Memory {
+    /// Index of its first place in `LEARNT`.
+    fn first(self) -> u32 {
+        if self == Self::Plain { 0 } else { LEARNT_MAX }
+    }
 }
 
 /// What came of a load.
@@ -159,7 +175,8 @@ impl Traffic {
         let before = self.counted()?;
         let took = space.inside(|| {
             let ifindex = if_nametoindex(interface).context("the sender's interface")?;
-            let order = Order { ifindex, answering, pod_mac: seat.pod.mac, gateway_mac: seat.host_mac() };
+            let (pod_mac, gateway_mac) = (seat.pod.mac, seat.host_mac());
+            let order = Order { ifindex, answering, learnt: load.memory.first(), pod_mac, gateway_mac };
             self.order.set(0, order, 0).context("ordering packets")?;
             self.run(name, load)
         })?;
@@ -182,9 +199,9 @@ impl Traffic {
         Ok([count(counts::POD)?, count(counts::OUTSIDE)?, count(counts::REFUSED)?])
     }
 
-    /// To whom the answers of the last load went: its sender, as it was seen where it was heard.
-    pub(crate) fn seen(&self) -> Result<Ipv4Addr> {
-        let all: Vec<Ipv4Addr> = (0..LEARNT_MAX)
+    /// To whom answers went: the last sender, as it was seen where it was heard.
+    pub(crate) fn seen(&self, memory: Memory) -> Result<Ipv4Addr> {
+        let all: Vec<Ipv4Addr> = (memory.first()..memory.first() + LEARNT_MAX)
             .map(|index| Ok(Ipv4Addr::from_bits(self.learnt.get(&index, 0)?.destination)))
             .collect::<Result<_>>()?;
         ensure!(all.iter().all(|one| *one == all[0]), "packets of one pod came from several addresses");

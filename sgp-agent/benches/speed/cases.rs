@@ -268,7 +268,12 @@ impl Case {
                 driver.run_from(begun, &program, &Load { frame: &frame, packets: at_once, ..load })?;
             }
         }
-        ensure!(place.tables.flows() == self.flows as usize, "{} flows stand, not {}", place.tables.flows(), self.flows);
+        ensure!(
+            place.tables.flows() == self.flows as usize,
+            "{} flows stand, not {}",
+            place.tables.flows(),
+            self.flows
+        );
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 /// How many packets one run of a generator sends: as many as a driver hands over at a time, of NAPI's 64.
 pub(crate) const BURST: u32 = 32;
-/// How many answered packets are remembered; a power of two.
+/// How many answered packets are remembered at once, of each of two; a power of two.
 pub(crate) const LEARNT_MAX: u32 = 1 << 10;
 /// Port of UDP by which the benchmark's own packets are known, at either side.
 pub(crate) const SERVICE: u16 = 8080;
@@ -30,6 +30,8 @@ pub(crate) struct Order {
     /// Who answers what arrives, as its count's number in [`counts`] and one; 0: nobody, and packets end where they are
     /// counted.
     pub(crate) answering: u32,
+    /// Where in `LEARNT` this one's are: 0 or [`LEARNT_MAX`].
+    pub(crate) learnt: u32,
     /// MAC address of the pod's interface.
     pub(crate) pod_mac: [u8; 6],
     /// MAC address of its host veth.

@@ -1,8 +1,6 @@
 //! Packets for the live benchmark: where they come from, where they end, and the barest way between.
 
-use aya_ebpf::bindings::{
-    TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1,
-};
+use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1};
 use aya_ebpf::btf_maps::{Array, PerCpuArray};
 use aya_ebpf::helpers::{bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer};
 use aya_ebpf::macros::{btf_map, classifier};
@@ -21,7 +19,7 @@ static ORDER: Array<Order, 1> = Array::new();
 #[btf_map]
 static TRAFFIC: Array<Drive, 1> = Array::new();
 #[btf_map]
-static LEARNT: Array<Addressed, { LEARNT_MAX as usize }> = Array::new();
+static LEARNT: Array<Addressed, { 2 * LEARNT_MAX as usize }> = Array::new();
 #[btf_map]
 static COUNTS: PerCpuArray<u64, { counts::ALL as usize }> = PerCpuArray::new();
 #[btf_map]
@@ -30,7 +28,7 @@ static COURSE: Array<Course, 1> = Array::new();
 /// Sends a burst of packets by an interface of the namespace that runs this, each of the flow that is next.
 #[classifier]
 pub fn generate(ctx: TcContext) -> i32 {
-    burst(&ctx, |drive, flow| {
+    burst(&ctx, |drive, _, flow| {
         let value = |at: usize| drive.words[at].of(flow);
         Some([value(0), value(1), value(2)])
     })
@@ -39,20 +37,20 @@ pub fn generate(ctx: TcContext) -> i32 {
 /// Likewise, to those that packets came from when they were answered.
 #[classifier]
 pub fn generate_learnt(ctx: TcContext) -> i32 {
-    burst(&ctx, |_, flow| {
-        let learnt = LEARNT.get(flow & (LEARNT_MAX - 1))?;
+    burst(&ctx, |_, order, flow| {
+        let learnt = LEARNT.get(order.learnt + (flow & (LEARNT_MAX - 1)))?;
         Some([learnt.source, learnt.destination, learnt.ports])
     })
 }
 
 #[inline(always)]
-fn burst(ctx: &TcContext, words: impl Fn(&Drive, u32) -> Option<[u32; 3]>) -> i32 {
+fn burst(ctx: &TcContext, words: impl Fn(&Drive, &Order, u32) -> Option<[u32; 3]>) -> i32 {
     let (Some(drive), Some(order)) = (TRAFFIC.get_ptr_mut(0), ORDER.get(0)) else { return TC_ACT_SHOT };
     // SAFETY: the benchmark runs one generator at a time.
     let drive = unsafe { &mut *drive };
     for _ in 0..BURST {
         let flow = drive.flow();
-        let Some(words) = words(drive, flow) else { return TC_ACT_SHOT };
+        let Some(words) = words(drive, order, flow) else { return TC_ACT_SHOT };
         address(ctx, words);
         if ctx.clone_redirect(order.ifindex, 0).is_err() {
             count(counts::REFUSED);
@@ -116,7 +114,8 @@ fn sink(ctx: &TcContext, which: u32, macs: impl Fn(&Order) -> Option<([u8; 6], [
         return Some(TC_ACT_SHOT);
     }
     let back = Addressed { source: destination, destination: source, ports: ports.rotate_left(16) };
-    if let Some(learnt) = LEARNT.get_ptr_mut((number as u32).wrapping_sub(1) & (LEARNT_MAX - 1)) {
+    let place = order.learnt + ((number as u32).wrapping_sub(1) & (LEARNT_MAX - 1));
+    if let Some(learnt) = LEARNT.get_ptr_mut(place) {
         // SAFETY: one packet at a time.
         unsafe { *learnt = back };
     }
@@ -135,8 +134,10 @@ fn sink(ctx: &TcContext, which: u32, macs: impl Fn(&Order) -> Option<([u8; 6], [
 pub fn bare_out(ctx: TcContext) -> i32 {
     let Some(course) = COURSE.get(0).filter(|_| is_ipv4(&ctx)) else { return TC_ACT_UNSPEC };
     let gateway = course.gateway.to_be();
-    let mut hop =
-        bpf_redir_neigh { nh_family: 2, __bindgen_anon_1: bpf_redir_neigh__bindgen_ty_1 { ipv6_nh: [gateway, 0, 0, 0] } };
+    let mut hop = bpf_redir_neigh {
+        nh_family: 2,
+        __bindgen_anon_1: bpf_redir_neigh__bindgen_ty_1 { ipv6_nh: [gateway, 0, 0, 0] },
+    };
     // SAFETY: the hop is as long as is said.
     unsafe { bpf_redirect_neigh(course.branch, &raw mut hop, size_of::<bpf_redir_neigh>() as i32, 0) as i32 }
 }
