@@ -57,14 +57,10 @@ impl Ends<'_> {
         thread::scope(|scope| {
             heard.iter().for_each(|stream| drop(scope.spawn(|| self.processors.on_second(|| swallow(stream, &count)))));
             sending.iter().for_each(|stream| drop(scope.spawn(|| self.processors.on_first(|| pour(stream)))));
-            thread::sleep(BEFORE);
-            let (before, begun) = (count.load(Ordering::Relaxed), Instant::now());
-            thread::sleep(MEASURED);
-            let (bytes, took) = (count.load(Ordering::Relaxed) - before, begun.elapsed());
+            let rate = grown(&count, BEFORE).and_then(|_| grown(&count, MEASURED));
             // The ends stop when their streams do.
             sending.iter().chain(&heard).for_each(|stream| drop(stream.shutdown(std::net::Shutdown::Both)));
-            ensure!(bytes > 0, "no byte came in {took:?}");
-            Ok(bytes as f64 / took.as_secs_f64())
+            rate
         })
     }
 
@@ -148,6 +144,19 @@ fn serve(listener: &TcpListener) -> Result<()> {
             }
             stream.write_all(&question).context("answering")?;
         }
+    }
+}
+
+/// What a count grows by in a second: after this time, or as long as it takes until it grows at all.
+fn grown(count: &AtomicU64, time: Duration) -> Result<f64> {
+    let (before, begun) = (count.load(Ordering::Relaxed), Instant::now());
+    loop {
+        thread::sleep(time);
+        let (bytes, took) = (count.load(Ordering::Relaxed) - before, begun.elapsed());
+        if bytes > 0 {
+            return Ok(bytes as f64 / took.as_secs_f64());
+        }
+        ensure!(took < PATIENCE, "no byte came in {took:?}");
     }
 }
 

@@ -30,7 +30,7 @@ fn text(report: &Report) -> String {
          a figure is theirs.\n\n\
          ## One packet in one program\n\n{HOW}\n\n\
          | one packet | ns, median | spread | of its floor | meant | kept |\n|---|---|---|---|---|---|\n{rows}\n\
-         ## Live traffic\n\n{LIVE}\n\n{matrix}\n{held}\n\
+         ## Live traffic\n\n{LIVE} {} rounds.\n\n{matrix}\n{held}\n\
          ## Where it goes\n\n{PROFILE}\n\n## What is not measured\n\n{MISSING}\n",
         machine.processors,
         machine.processor,
@@ -41,6 +41,7 @@ fn text(report: &Report) -> String {
         machine.revision,
         machine.load,
         machine.processors,
+        report.live_rounds,
     )
 }
 

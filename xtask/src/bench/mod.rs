@@ -75,7 +75,7 @@ struct Report {
 const ROUNDS: [usize; 2] = [15, 3];
 
 /// Rounds of live traffic, and turns in each; and of a quick run.
-const LIVE: [(usize, usize); 2] = [(5, 5), (3, 3)];
+const LIVE: [(usize, usize); 2] = [(5, 5), (3, 2)];
 
 /// Runs `cargo xtask bench`.
 pub(crate) fn run(args: &Args) -> Result<()> {

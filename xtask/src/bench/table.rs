@@ -8,14 +8,8 @@ use super::{Report, live};
 pub(super) fn text(report: &Report) -> String {
     let machine = &report.machine;
     let mut text = format!(
-        "{} x {}, Linux {}, load {} before; {} rounds, {}, {}\n\n",
-        machine.processors,
-        machine.processor,
-        machine.kernel,
-        machine.load,
-        report.rounds,
-        machine.revision,
-        machine.date
+        "{} x {}, Linux {}, load {} before; {}, {}\n",
+        machine.processors, machine.processor, machine.kernel, machine.load, machine.revision, machine.date
     );
     let rows = report.programs.iter().map(|figure| {
         let ratio = figure.ratio.map_or_else(String::new, |ratio| format!("{ratio:.2} x"));
@@ -23,7 +17,9 @@ pub(super) fn text(report: &Report) -> String {
         [figure.case.clone(), format!("{:.0}", figure.median_ns), spread, ratio]
     });
     if !report.programs.is_empty() {
-        text += &columns(["one packet, net", "ns", "spread", "of its floor"], rows.collect());
+        let head = format!("one packet, net, {} rounds", report.rounds);
+        text += "\n";
+        text += &columns([&head, "ns", "spread", "of its floor"], rows.collect());
     }
     if !report.live.is_empty() {
         text += &live_text(report);
