@@ -71,24 +71,22 @@ impl Bench {
         Ok(values.map(median))
     }
 
-    /// Opens what is to stand.
+    /// Opens what is to stand. A packet of each flow follows, so that no value is that of a flow's second packet, which may
+    /// go another way than later ones.
     fn prepare(&mut self, lane: &Lane, measure: Measure) -> Result<()> {
         self.stands[lane.stand].forget()?;
-        match measure {
-            Measure::Out(flows) => self.open(lane, Sender::Pod, flows),
-            // What is translated is never asked, only answered.
-            Measure::In(flows) if lane.far == Far::Beyond => self.open(lane, Sender::Pod, flows),
-            Measure::In(flows) => self.open(lane, Sender::Outside, flows),
-            Measure::New | Measure::Tcp(_) | Measure::Connections | Measure::Requests => Ok(()),
-        }
+        let (Measure::Out(flows) | Measure::In(flows)) = measure else { return Ok(()) };
+        let sender = measure.sender(lane.far);
+        // What is translated is never asked, only answered.
+        let opener = if sender == Sender::Answering { Sender::Pod } else { sender };
+        self.open(lane, opener, flows)?;
+        self.send(lane, |load| Load { sender, flows, packets: flows, ..load }).map(drop)
     }
 
     /// Takes one value.
     fn take(&mut self, lane: &Lane, measure: Measure, turn: usize) -> Result<f64> {
         match measure {
-            Measure::Out(flows) => self.rate(lane, Sender::Pod, flows, turn),
-            Measure::In(flows) if lane.far == Far::Beyond => self.rate(lane, Sender::Answering, flows, turn),
-            Measure::In(flows) => self.rate(lane, Sender::Outside, flows, turn),
+            Measure::Out(flows) | Measure::In(flows) => self.rate(lane, measure.sender(lane.far), flows, turn),
             Measure::New => self.new_flows(lane, turn),
             Measure::Tcp(streams) => self.ends(lane).throughput(streams),
             Measure::Connections => self.ends(lane).connections(),

@@ -1,5 +1,8 @@
 //! What is measured of each configuration.
 
+use crate::lane::Far;
+use crate::traffic::Sender;
+
 /// See the module.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Measure {
@@ -33,6 +36,15 @@ impl Measure {
     /// Whether programs at both ends take part.
     pub(crate) fn is_by_sockets(self) -> bool {
         matches!(self, Self::Tcp(_) | Self::Connections | Self::Requests)
+    }
+
+    /// Who sends what is counted. What is translated is not asked from far: answers come from there.
+    pub(crate) fn sender(self, far: Far) -> Sender {
+        match (self, far) {
+            (Self::In(_), Far::Vpc) => Sender::Outside,
+            (Self::In(_), Far::Beyond) => Sender::Answering,
+            _ => Sender::Pod,
+        }
     }
 
     /// As tables call it.
