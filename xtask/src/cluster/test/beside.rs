@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use super::aws_node::AWS_NODE;
 use super::cast::{Cast, space};
 use super::stage::{Role, Stage, Wired};
 use super::talk::{Protocol, Question, Server};
@@ -16,22 +17,7 @@ use crate::process::within;
 
 const NODE_PORT: u16 = 30_080;
 
-/// What aws-node programs with its own translation on (facts 4); `VPC` and `NODE` are this cluster's.
-const AWS_NODE: [&str; 11] = [
-    "-t nat -N AWS-CONNMARK-CHAIN-0",
-    "-t nat -N AWS-SNAT-CHAIN-0",
-    "-t mangle -A PREROUTING -i eth0 -m addrtype --dst-type LOCAL --limit-iface-in -j CONNMARK --set-xmark 0x80/0x80",
-    "-t mangle -A PREROUTING -i eni+ -j CONNMARK --restore-mark --nfmask 0x80 --ctmask 0x80",
-    "-t nat -A PREROUTING -i eni+ -m state --state NEW -j AWS-CONNMARK-CHAIN-0",
-    "-t nat -A PREROUTING -j CONNMARK --restore-mark --nfmask 0x80 --ctmask 0x80",
-    "-t nat -A AWS-CONNMARK-CHAIN-0 -d VPC -j RETURN",
-    "-t nat -A AWS-CONNMARK-CHAIN-0 -j CONNMARK --set-xmark 0x80/0x80",
-    "-t nat -A POSTROUTING -j AWS-SNAT-CHAIN-0",
-    "-t nat -A AWS-SNAT-CHAIN-0 -d VPC -j RETURN",
-    "-t nat -A AWS-SNAT-CHAIN-0 ! -o vlan+ -m addrtype ! --dst-type LOCAL -j SNAT --to-source NODE --random-fully",
-];
-
-/// The same in its other form, for an iptables that is backed by nftables: the mark is written as a whole.
+/// What [`AWS_NODE`] is in its other form, for an iptables that is backed by nftables: the mark is written as a whole.
 const AWS_NODE_NFT: &str = "table ip aws-cni {
   chain snat-mark { ip daddr VPC return; ct mark set ct mark | 0x80; }
   chain nat-prerouting { type nat hook prerouting priority -90; fib daddr type local return;

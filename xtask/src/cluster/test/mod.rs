@@ -1,6 +1,7 @@
 //! `sgp-dev test`: what only a whole cluster can show. One cluster serves all cases; each cleans up after itself.
 
 mod agents;
+mod aws_node;
 mod beside;
 mod breakages;
 mod burst;
