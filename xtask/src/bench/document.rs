@@ -101,7 +101,7 @@ its rules allow, drop what they do not, and be seen outside under the right addr
 `out`, `in`, `new flows`: UDP frames of 60 bytes a second, pod to outside, outside to pod, and pod to outside where every packet opens a \
 flow. A tc program sends them by the veth of the namespace they come from (`BPF_PROG_TEST_RUN` and `bpf_clone_redirect`, 32 at a time, \
 no system call for any of them); a tc program where they are to come counts and ends them, so only what came is counted. Flows stand \
-before they are measured: a packet of each went through, and its answer back. With SNAT `in` are answers to translated flows. All of that is \
+before they are measured: a packet of each went through, its answer back, and one more. With SNAT `in` are answers to translated flows. All of that is \
 one processor's work from end to end. TCP streams send from that processor and are received on a second one (Reno, and the segmentation offload of veths); connections \
 (connect, ask, be answered, close) and requests (on one connection, one at a time) have both ends on the first.\n\n\
 `nftables` asks connection tracking first, then one set of address, protocol and port; `iptables` has its rules one after the other, \
