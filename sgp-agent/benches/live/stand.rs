@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use sgp_agent::domain::enforcement::Shortcuts;
 use sgp_agent::domain::groups::GroupSet;
 use sgp_agent::domain::observed::CloudFacts;
 use sgp_agent::domain::settings::SnatPorts;
@@ -135,6 +136,7 @@ fn enforce(node: &mut Node, mode: Mode) -> Result<()> {
     }
     let sets: Vec<GroupSet> = names.iter().map(|id| GroupSet::of([id.clone()])).collect();
     let mut observed = node.observed(&cloud, &sets);
+    observed.enforcement.shortcuts = Shortcuts::Auto;
     if mode == Mode::Standard {
         let index = nix::net::if_::if_nametoindex(PRIMARY).context("the primary interface")?;
         leave(&mut observed, node.described_link(PRIMARY, index, NODE_MAC), SnatPorts::Prng);

@@ -32,6 +32,7 @@ mod node_facts;
 pub mod node_object;
 pub mod observed;
 pub mod orphans;
+pub mod own_way;
 pub mod plan;
 mod pool;
 pub mod prefix;

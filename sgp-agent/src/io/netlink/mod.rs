@@ -180,13 +180,14 @@ impl Netlink {
     }
 }
 
-/// Calls `notify` whenever a link, or a filter or queue on one, appears, changes or goes, for as long as the process lives.
+/// Calls `notify` whenever a link, a filter or queue on one, or a routing rule of IPv4 appears, changes or goes, for as long as the process lives.
 ///
 /// # Errors
 /// Where the kernel gives no netlink socket.
 pub fn watch_links(notify: impl Fn() + Send + 'static) -> Result<()> {
-    let (connection, _, mut messages) = new_multicast_connection(&[MulticastGroup::Link, MulticastGroup::Tc])
-        .context("opening a netlink socket for link changes")?;
+    let groups = [MulticastGroup::Link, MulticastGroup::Tc, MulticastGroup::Ipv4Rule];
+    let (connection, _, mut messages) =
+        new_multicast_connection(&groups).context("opening a netlink socket for link changes")?;
     tokio::spawn(connection);
     tokio::spawn(async move {
         while messages.next().await.is_some() {
