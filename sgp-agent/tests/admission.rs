@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use sgp_agent::domain::admission::{
-    AWS_WRITERS, Answer, Matched, OUR_WRITER, Operation, Question, Verdict, answer, guard, pod_of, question,
+    AWS_WRITERS, Answer, Matched, Operation, Question, Verdict, answer, guard, our_writer, pod_of, question,
     resource_injection,
 };
 use sgp_agent::domain::annotation::POD_ENI;
@@ -112,7 +112,8 @@ fn the_mutating_webhook_answers_as_awss() {
 
 #[test]
 fn the_validating_webhook_answers_as_awss() {
-    let writers: Vec<String> = AWS_WRITERS.iter().chain([&OUR_WRITER]).map(|name| (*name).to_owned()).collect();
+    let ours = our_writer("kube-system");
+    let writers: Vec<String> = AWS_WRITERS.iter().chain([&ours.as_str()]).map(|name| (*name).to_owned()).collect();
     let (plain, one, two) = (annotated(&[]), annotated(&[(POD_ENI, "a")]), annotated(&[(POD_ENI, "b")]));
     let fargate = annotated(&[("fargate.amazonaws.com/pod-sg", "sg-1")]);
     let judge = |operation, new: &Value, old: &Value, user: &str| {
@@ -126,12 +127,12 @@ fn the_validating_webhook_answers_as_awss() {
         (
             "create with",
             "deny | pod cannot be created with vpc.amazonaws.com/pod-eni annotation".into(),
-            judge(Operation::Create, &one, &Value::Null, OUR_WRITER),
+            judge(Operation::Create, &one, &Value::Null, &ours),
         ),
         ("update by AWS's user", "allow".into(), update(&one, &plain, rc)),
         ("update by AWS's ServiceAccount", "allow".into(), update(&one, &plain, account)),
         ("update by AWS's old ServiceAccount", "allow".into(), update(&one, &plain, old_account)),
-        ("update by our own ServiceAccount", "allow".into(), update(&one, &plain, OUR_WRITER)),
+        ("update by our own ServiceAccount", "allow".into(), update(&one, &plain, &ours)),
         ("added by a stranger", stranger.into(), update(&one, &plain, "mallory")),
         ("changed by a stranger", stranger.into(), update(&two, &one, "mallory")),
         ("deleted by a stranger", stranger.into(), update(&plain, &one, "mallory")),
@@ -139,7 +140,7 @@ fn the_validating_webhook_answers_as_awss() {
         (
             "Fargate's key changed, by anybody",
             "deny | annotation is not set by mutating webhook".into(),
-            update(&fargate, &plain, OUR_WRITER),
+            update(&fargate, &plain, &ours),
         ),
         ("deletion", "allow".into(), judge(Operation::Other, &Value::Null, &one, "mallory")),
     ]);

@@ -71,6 +71,7 @@ const WRITERS: &[(&str, &[&str])] = &[
     ("NEAR", &["sgp-ebpf/src/endpoint.rs"]),
     (map::EVENTS, &[REPORT]),
     (map::SAMPLER, &[REPORT]),
+    (map::EVENTS_LOST, &[REPORT]),
     (map::OBJECT, &["sgp-agent/src/io/kernel/programs.rs"]),
     (map::SNAT, &[SWEEP, "sgp-ebpf/src/snat.rs"]),
     (map::SNAT_EXCLUDED, &[KERNEL]),
@@ -215,6 +216,24 @@ fn writes(code: &str, map: &str) -> bool {
         || called(&format!(" {map}"))
         || called(&format!("({map}"))
         || called(&format!("= {map}"))
+}
+
+/// Who reads the clock of the day, which jumps: what others read as a time (events, metrics, Leases), and certificates.
+const DAYS: [&str; 5] = [
+    "sgp-agent/src/controller/certificate.rs",
+    "sgp-agent/src/io/certificates.rs",
+    "sgp-agent/src/io/kubernetes/cluster.rs",
+    "sgp-agent/src/telemetry/events.rs",
+    "sgp-agent/src/telemetry/metrics.rs",
+];
+
+#[test]
+fn verdicts_lifetimes_and_pauses_go_by_clocks_that_do_not_jump() {
+    let mut files = sources("sgp-agent/src");
+    files.extend(sources("sgp-ebpf/src"));
+    let days = ["SystemTime", "Timestamp::now", "CLOCK_REALTIME", "ktime_get_tai", "Utc::now"];
+    let readers = files.iter().filter(|(_, code)| days.iter().any(|clock| code.contains(clock)));
+    assert_eq!(readers.map(|(file, _)| file.as_str()).collect::<Vec<_>>(), DAYS);
 }
 
 #[test]

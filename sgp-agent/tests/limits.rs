@@ -9,7 +9,12 @@ use node::rules::{ec2, set};
 use node::{Node, Ran};
 use sgp_agent::domain::observed::Observed;
 use sgp_agent::io::kernel::Kernel;
+use sgp_agent::io::kernel::maps::PinDirs;
+use sgp_agent::telemetry::metrics::Metrics;
+use sgp_agent::telemetry::pinned::Pinned;
+use sgp_common::event::Event;
 use sgp_common::flow::{ACK, Admission, Flow, FlowKey, SYN};
+use sgp_common::limits::EVENTS_BYTES;
 use sgp_common::packet::Packet;
 use sgp_common::{Direction, DropReason};
 
@@ -50,6 +55,36 @@ fn a_pod_at_its_limit_of_flows_opens_no_more_and_keeps_those_it_has() {
     assert!(tcp(&mut node, 40000, ACK).passed);
     node.kernel.sweep().expect("a sweep");
     assert!(tcp(&mut node, 40001, SYN).passed, "the sweep counts again");
+}
+
+/// Puts a stranger's packets through, each of which is a sample.
+fn refused(node: &mut Node, packets: u64) {
+    let pod = node.pods[0].clone();
+    let frame = Frame::tcp((ip("192.0.2.9"), 40000), (pod.ipv4, 80), SYN).bytes();
+    for _ in 0..packets {
+        node.sample();
+        assert!(!node.run_unsampled(pod.receives(), &frame).0);
+    }
+}
+
+#[test]
+fn a_ring_that_nobody_reads_loses_samples_and_counts_them_and_no_packet_goes_uncounted() {
+    let Some(mut node) = node() else { return };
+    let exported = |node: &Node, series: &str| {
+        let mut metrics = Metrics::default();
+        metrics.add(Pinned::open(&PinDirs::new(&node.dir)).expect("the pinned maps"));
+        let text = metrics.text().expect("metrics");
+        let value = text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok());
+        value.unwrap_or_else(|| panic!("no {series} in {text}"))
+    };
+    let packets = r#"sgp_packets_total{pod="ns/pod1",direction="inbound",reason="NoMatchingRule"}"#;
+    let room = u64::from(EVENTS_BYTES) / size_of::<Event>() as u64;
+    refused(&mut node, room);
+    let (held, lost): (usize, u64) = (node.drain(), exported(&node, "sgp_events_lost_total"));
+    assert!(lost > 0 && held as u64 + lost == room, "{held} in the ring and {lost} lost of {room}");
+    assert_eq!(exported(&node, packets), room);
+    refused(&mut node, 10);
+    assert_eq!((node.drain(), exported(&node, "sgp_events_lost_total")), (10, lost), "it goes on once it is read");
 }
 
 /// Rules by which EC2 tracks what the pod opens to port 443 or not, and the inbound packets to high ports that may be answers.

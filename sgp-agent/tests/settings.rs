@@ -39,3 +39,23 @@ fn a_setting_that_cannot_be_is_told_in_one_line_with_the_way_out() {
         assert_eq!(run(variable, value), (Some(1), wanted.to_owned()));
     }
 }
+
+#[test]
+fn a_variable_that_is_empty_counts_as_unset() {
+    let help = Command::new(env!("CARGO_BIN_EXE_sgp-agent")).args(["run", "--help"]).output().expect("it runs");
+    let help = String::from_utf8_lossy(&help.stdout).into_owned();
+    let variables: Vec<&str> = help.split("[env: ").skip(1).filter_map(|rest| rest.split(['=', ']']).next()).collect();
+    assert!(variables.contains(&"SGP_PROVISION") && variables.len() > 15, "{variables:?}");
+    let nowhere = std::env::temp_dir().join(format!("sgp-settings-test-{}", std::process::id()));
+    let ended = |empty: &[&str]| {
+        let mut agent = Command::new(env!("CARGO_BIN_EXE_sgp-agent"));
+        // No bpffs: it ends once it has read what it is told.
+        agent.args(["run", "--node-name", "n", "--bpf-dir", "/proc/nowhere", "--runtime-dir"]).arg(&nowhere);
+        let output = agent.envs(empty.iter().map(|name| (name, ""))).output().expect("the agent starts");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let (unset, empty) = (ended(&[]), ended(&variables));
+    drop(std::fs::remove_dir_all(&nowhere));
+    assert!(unset.contains("/proc/nowhere") || unset.contains("CAP_"), "{unset}");
+    assert_eq!(empty, unset);
+}

@@ -20,6 +20,13 @@ impl Addr {
         // SAFETY: an address is sixteen bytes, and any sixteen bytes are one.
         unsafe { core::mem::transmute([u64::from_ne_bytes(high), u64::from_ne_bytes(low)]) }
     }
+
+    /// Its four words as they lie in memory, which is how the kernel has addresses.
+    #[inline(always)]
+    pub const fn words(&self) -> [u32; 4] {
+        // SAFETY: as above.
+        unsafe { core::mem::transmute(self.bytes) }
+    }
 }
 
 /// No address: `::`. Packets can carry it (neighbour discovery does), so nothing may be known by it.

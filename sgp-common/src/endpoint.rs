@@ -48,6 +48,9 @@ pub mod settings {
     pub const SNAT: u32 = 4;
     /// Replies to what came by another interface of the node leave by `main` (`AWS_VPC_CNI_NODE_PORT_SUPPORT`, standard mode).
     pub const NODE_PORTS: u32 = 8;
+    /// Packets of flows that nothing on the node rewrites go past the host stack (`--shortcut`). Not where others' programs or
+    /// queues on the endpoint's interfaces would miss them.
+    pub const SHORTCUT: u32 = 16;
 }
 
 /// Value of `ENDPOINTS`, keyed by endpoint id: the first 64 bits, big-endian, of SHA-256 over the branch's interface id.

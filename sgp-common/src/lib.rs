@@ -8,6 +8,7 @@
 #![no_std]
 
 pub mod addr;
+mod direction;
 pub mod endpoint;
 pub mod event;
 pub mod exempt;
@@ -22,7 +23,7 @@ pub mod snat;
 pub mod verdict;
 
 pub use addr::{Addr, Family};
-pub use policy::Direction;
+pub use direction::Direction;
 pub use verdict::{DropReason, Verdict};
 
 /// Version of every layout in this crate. It is part of the pin path, so programs and maps of two

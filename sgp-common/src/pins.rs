@@ -55,6 +55,8 @@ pub mod map {
     pub const EVENTS: &str = "EVENTS";
     /// One [`crate::event::Sampler`] a CPU.
     pub const SAMPLER: &str = "SAMPLER";
+    /// One u64 a CPU: events that found no room in [`EVENTS`].
+    pub const EVENTS_LOST: &str = "EVENTS_LOST";
     /// One u64: how often the agent has changed what is known of interfaces, endpoints and revisions. Until it changes, or the
     /// kernel's clock ticks, programs may go by what they have read.
     pub const CHANGES: &str = "CHANGES";
@@ -69,7 +71,7 @@ pub mod map {
     /// the agent loads, costs nothing, since the verifier removes what a constant makes unreachable.
     pub const TEST: &str = "TEST";
     /// Every pinned map.
-    pub const ALL: [&str; 20] = [
+    pub const ALL: [&str; 21] = [
         INTERFACES,
         ENDPOINTS,
         ENDPOINT_NAMES,
@@ -88,6 +90,7 @@ pub mod map {
         COUNTERS,
         EVENTS,
         SAMPLER,
+        EVENTS_LOST,
         CHANGES,
         OBJECT,
     ];

@@ -3,28 +3,7 @@
 use crate::flow::is_syn;
 use crate::limits::RULE_WORDS;
 use crate::packet::{Packet, TCP, Transport, UDP};
-use crate::{Addr, Family, plain};
-
-/// Where a packet goes, from the pod's point of view.
-#[repr(u8)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Direction {
-    /// To the pod.
-    Inbound = 0,
-    /// From the pod.
-    Outbound = 1,
-}
-
-impl Direction {
-    /// The other one.
-    #[inline(always)]
-    pub const fn opposite(self) -> Self {
-        match self {
-            Self::Inbound => Self::Outbound,
-            Self::Outbound => Self::Inbound,
-        }
-    }
-}
+use crate::{Addr, Direction, Family, plain};
 
 /// What a key of the policy trie speaks of.
 #[repr(u8)]
@@ -190,6 +169,11 @@ impl RuleSet {
         self.words[index / 64] |= 1 << (index % 64);
     }
 
+    /// Whether some rule is in both sets.
+    pub fn meets(&self, other: &Self) -> bool {
+        self.words.iter().zip(other.words).any(|(mine, theirs)| mine & theirs != 0)
+    }
+
     /// Whether rule `index` is in the set.
     pub fn contains(&self, index: usize) -> bool {
         self.words[index / 64] & (1 << (index % 64)) != 0
@@ -204,30 +188,33 @@ pub struct Answer {
     pub rules: RuleSet,
     /// Digest of the policy, the same in every key.
     pub digest: u64,
-    /// Keys of [`Axis::Service`]: for which protocols a flow to this service would be untracked by EC2, bits
-    /// of [`untracked`].
-    pub untracked: u64,
+    /// Keys of [`Axis::Service`]: what else is known of this service, bits of [`hints`].
+    pub hints: u64,
 }
 
-/// Bits of `Answer::untracked`.
-pub mod untracked {
-    /// TCP.
-    pub const TCP: u64 = 1;
-    /// UDP.
-    pub const UDP: u64 = 2;
+/// Bits of `Answer::hints`.
+pub mod hints {
+    /// EC2 would not track a TCP flow to this service.
+    pub const UNTRACKED_TCP: u64 = 1;
+    /// Nor a UDP one.
+    pub const UNTRACKED_UDP: u64 = 2;
+    /// Of the rules that allow the service, some ask for an address. Where none does, there is no need to look for it.
+    pub const BY_ADDRESS: u64 = 4;
+    /// Some ask for a group: likewise.
+    pub const BY_GROUP: u64 = 8;
 }
 
 impl Answer {
     /// Says nothing.
-    pub const EMPTY: Self = Self { rules: RuleSet::EMPTY, digest: 0, untracked: 0 };
+    pub const EMPTY: Self = Self { rules: RuleSet::EMPTY, digest: 0, hints: 0 };
 
     /// Whether EC2 would track a flow of this protocol to the service (facts 5.2): not, if it is TCP or UDP, a rule for
     /// all addresses admits it, and the other direction is open to all addresses and ports.
     #[inline(always)]
     pub fn is_untracked(&self, protocol: u8) -> bool {
         match protocol {
-            TCP => self.untracked & untracked::TCP != 0,
-            UDP => self.untracked & untracked::UDP != 0,
+            TCP => self.hints & hints::UNTRACKED_TCP != 0,
+            UDP => self.hints & hints::UNTRACKED_UDP != 0,
             _ => false,
         }
     }

@@ -97,3 +97,7 @@ pub const MARK_JUDGED: u32 = 0x0020_0000;
 /// `from_pod`, read by a routing rule. Apart from `AWS_VPC_K8S_CNI_CONNMARK`, which aws-node's chains give to whatever they
 /// would translate.
 pub const MARK_BY_NODE: u32 = 0x0040_0000;
+
+/// Both: "judged at `from_pod`, and sent past the host stack to its branch". Read and cleared at `to_branch`; nothing else sets
+/// both.
+pub const MARK_SHORT: u32 = MARK_JUDGED | MARK_BY_NODE;

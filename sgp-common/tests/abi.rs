@@ -10,7 +10,7 @@ use sgp_common::endpoint::{Endpoint, EndpointName, Interface, Side, Timeouts, se
 use sgp_common::event::{Counter, Counts, Event, Outcome, Sampler};
 use sgp_common::flow::{Admission, Asker, Flow, FlowKey, FlowState, Tracking, Way};
 use sgp_common::fragment::{Fragment, FragmentKey};
-use sgp_common::policy::{self, Answer, Axis, Peer, RuleKey, RuleName, RuleSet, Selector, untracked};
+use sgp_common::policy::{self, Answer, Axis, Peer, RuleKey, RuleName, RuleSet, Selector, hints};
 use sgp_common::snat::{Node, SnatEntry, SnatKey, SnatPolicy, SnatPorts};
 use sgp_common::{ABI_VERSION, Addr, Direction, DropReason, Family, Verdict, limits, pins, verdict};
 
@@ -74,7 +74,7 @@ fn structs(out: &mut String) -> std::fmt::Result {
     layout!(out, Selector { direction, family, axis, reserved, data, padding });
     layout!(out, Peer { group_set });
     layout!(out, RuleSet { words });
-    layout!(out, Answer { rules, digest, untracked });
+    layout!(out, Answer { rules, digest, hints });
     layout!(out, RuleKey { policy_digest, rule, direction, family, reserved });
     layout!(out, RuleName { rule_id, group_id });
     layout!(out, Peer { group_set });
@@ -150,7 +150,7 @@ fn enums(out: &mut String) -> std::fmt::Result {
     values!(out, SnatPorts { Random, Hash, Keep });
     values!(out, Asker { Nobody, Local, Remote });
     values!(out, Tracking { Tracked, Untracked });
-    values!(out, Way { Branch, Node });
+    values!(out, Way { Branch, Node, Plain, Short });
     values!(out, FlowState { Opening, Established, Stream, Closing, Closed });
     values!(out, Verdict { Rule, Flow, Exempt, Passed });
     values!(
@@ -177,7 +177,7 @@ fn constants(out: &mut String) -> std::fmt::Result {
     constants!(out, policy { HEAD_BITS, FULL_BITS, PEER_BITS, PROTOCOL_BITS, SERVICE_BITS });
     constants!(out, verdict { MARK_JUDGED, MARK_BY_NODE });
     constants!(out, settings { RELATED_ICMP, CUT_ON_REVOKE, SNAT, NODE_PORTS });
-    constants!(out, untracked { TCP, UDP });
+    constants!(out, hints { UNTRACKED_TCP, UNTRACKED_UDP, BY_ADDRESS, BY_GROUP });
     constants!(
         out,
         limits {

@@ -44,9 +44,28 @@ pub(crate) fn find_here(
     here: &Here,
     admission: &mut Admission,
 ) -> Found {
-    let Some(flow) = FLOWS.get_ptr_mut(key) else { return Found::Nothing };
+    match stored(key) {
+        Some(flow) => take_up(flow, key, packet, direction, here, admission),
+        None => Found::Nothing,
+    }
+}
+
+#[inline(always)]
+fn stored(key: &FlowKey) -> Option<&'static mut Flow> {
     // SAFETY: the verifier knows the pointer is valid; racing writers are accepted (`Flow`).
-    let flow = unsafe { &mut *flow };
+    FLOWS.get_ptr_mut(key).map(|flow| unsafe { &mut *flow })
+}
+
+/// Counts a packet into its flow, if that is live.
+#[inline(always)]
+fn take_up(
+    flow: &mut Flow,
+    key: &FlowKey,
+    packet: &Packet,
+    direction: Direction,
+    here: &Here,
+    admission: &mut Admission,
+) -> Found {
     let now_ns = now_ns();
     if flow.expired(key, &here.endpoint.timeouts, now_ns) || flow.reopened_by(packet) {
         return Found::Over;
@@ -62,7 +81,27 @@ pub(crate) fn find_here(
     Found::Live
 }
 
-/// Likewise, out of line.
+/// Counts a packet of the pod into its flow, if that is live and seen at the branch under the very addresses that the pod
+/// sends to: nothing on the node rewrites them, which the flow is told. Whatever else there is to say of it is said at the
+/// branch.
+#[inline(always)]
+pub(crate) fn find_plain(key: &FlowKey, packet: &Packet, here: &Here, admission: &mut Admission) -> bool {
+    let Some(flow) = stored(key) else { return false };
+    if !flow.way.is_plain() || take_up(flow, key, packet, Direction::Outbound, here, admission) != Found::Live {
+        return false;
+    }
+    flow.way = Way::Short;
+    true
+}
+
+/// Whether a flow's packets go past the host stack.
+#[inline(always)]
+pub(crate) fn is_short(key: &FlowKey) -> bool {
+    // SAFETY: a byte is read whole.
+    unsafe { FLOWS.get(key) }.is_some_and(|flow| matches!(flow.way, Way::Short))
+}
+
+/// As `find_here`, out of line.
 #[inline(never)]
 pub(crate) fn find(
     key: &FlowKey,

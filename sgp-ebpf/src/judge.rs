@@ -2,7 +2,7 @@
 
 use aya_ebpf::programs::TcContext;
 use sgp_common::endpoint::settings::RELATED_ICMP;
-use sgp_common::flow::{FlowKey, Way};
+use sgp_common::flow::FlowKey;
 use sgp_common::packet::{Packet, Part};
 use sgp_common::policy::Question;
 use sgp_common::{Direction, DropReason, Verdict};
@@ -82,7 +82,6 @@ fn weigh(key: &FlowKey, packet: &Packet, here: &Here, record: &mut Record) -> Re
 #[inline(never)]
 fn open(packet: &Packet, here: &Here, record: &mut Record, found: Found) -> Result<Verdict, DropReason> {
     decide(packet, here, record)?;
-    record.admission.way = if record.by_node == 0 { Way::Branch } else { Way::Node };
     match remember(packet, here, record, found) {
         Err(reason) if !flow::answers_untracked(packet, record.direction(), here) => Err(reason),
         _ => Ok(Verdict::Rule),
@@ -92,8 +91,9 @@ fn open(packet: &Packet, here: &Here, record: &mut Record, found: Found) -> Resu
 /// Remembers the flow, whose key is in scratch, of a packet that was admitted. Out of line for the stack, of which policies are
 /// asked on another piece.
 #[inline(never)]
-pub(crate) fn remember(packet: &Packet, here: &Here, record: &Record, found: Found) -> Result<(), DropReason> {
+pub(crate) fn remember(packet: &Packet, here: &Here, record: &mut Record, found: Found) -> Result<(), DropReason> {
     let scratch = packet::scratch().ok_or(DropReason::FlowTableFull)?;
+    record.admission.way = record.way;
     scratch.flow.begin(packet, record.direction(), &record.admission, now_ns());
     flow::open(&scratch.key, &scratch.flow, here.endpoint, found)
 }

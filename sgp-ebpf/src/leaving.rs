@@ -20,7 +20,7 @@ use crate::flow::{self, Found};
 use crate::judge::remember;
 use crate::packet::{self, scratch};
 use crate::report::Record;
-use crate::{fragment, policy, snat};
+use crate::{fragment, policy, shortcut, snat};
 
 /// A packet of the pod for a destination outside.
 #[inline(never)]
@@ -169,7 +169,7 @@ fn answer_reply(ctx: &TcContext, packet: &Packet, record: &mut Record) -> Option
     if matches!(packet.part, Part::First) {
         remember_first(packet, entry, &record.admission);
     }
-    Some(given(ctx, snat::receive(ctx, packet, &entry.local_addr, entry.local_port)))
+    Some(given(ctx, &here, record, snat::receive(ctx, packet, &entry.local_addr, entry.local_port)))
 }
 
 /// The key of the flow that a reply belongs to, in scratch.
@@ -187,11 +187,20 @@ fn flow_of(entry: &SnatEntry, packet: &Packet) -> Option<&'static FlowKey> {
     Some(key)
 }
 
-/// Judged for the pod it is for; its mark says so at the pod's veth.
+/// Judged for the pod it is for: goes there at once, or by the stack, with a mark that says so at the pod's veth.
 #[inline(always)]
-fn given(ctx: &TcContext, rewritten: Result<(), DropReason>) -> Result<Verdict, DropReason> {
+fn given(
+    ctx: &TcContext,
+    here: &Here,
+    record: &mut Record,
+    rewritten: Result<(), DropReason>,
+) -> Result<Verdict, DropReason> {
     rewritten?;
-    packet::mark(ctx);
+    if shortcut::is_short(&record.admission, here) {
+        record.action = shortcut::deliver(here);
+    } else {
+        packet::mark(ctx);
+    }
     Ok(Verdict::Flow)
 }
 
@@ -213,7 +222,7 @@ fn answer_error(ctx: &TcContext, packet: &Packet, record: &mut Record) -> Option
     if let Err(reason) = admit_error(packet, &here, Direction::Inbound, record) {
         return Some(Err(reason));
     }
-    Some(given(ctx, snat::receive_error(ctx, packet, quoted, entry)))
+    Some(given(ctx, &here, record, snat::receive_error(ctx, packet, quoted, entry)))
 }
 
 /// Fragments of replies: no endpoint is known before the first one has told it.
@@ -234,10 +243,11 @@ fn remember_first(packet: &Packet, entry: &SnatEntry, admission: &Admission) {
 #[inline(always)]
 fn answer_later(ctx: &TcContext, packet: &Packet, record: &mut Record) -> Option<Result<Verdict, DropReason>> {
     let first = fragment::find(NOBODY, packet, Direction::Inbound)?;
-    record.is_of(&endpoint::known(first.endpoint)?);
+    let here = endpoint::known(first.endpoint)?;
+    record.is_of(&here);
     if first.is_overlapped_by(packet) {
         return Some(Err(DropReason::Malformed));
     }
     record.admission = first.admission;
-    Some(given(ctx, snat::receive(ctx, packet, &first.local_addr, 0)))
+    Some(given(ctx, &here, record, snat::receive(ctx, packet, &first.local_addr, 0)))
 }

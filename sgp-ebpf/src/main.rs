@@ -19,6 +19,7 @@ mod pipeline;
 mod policy;
 mod report;
 mod rewrite;
+mod shortcut;
 mod snat;
 
 use aya_ebpf::macros::classifier;

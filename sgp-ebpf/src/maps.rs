@@ -56,6 +56,8 @@ pub(crate) static EVENTS: RingBuf<Event, { EVENTS_BYTES as usize }> = RingBuf::n
 #[btf_map]
 pub(crate) static SAMPLER: PerCpuArray<Sampler, 1> = PerCpuArray::new();
 #[btf_map]
+pub(crate) static EVENTS_LOST: PerCpuArray<u64, 1> = PerCpuArray::new();
+#[btf_map]
 pub(crate) static CHANGES: Array<u64, 1> = Array::new();
 #[btf_map]
 pub(crate) static OBJECT: Array<u64, 1> = Array::new();

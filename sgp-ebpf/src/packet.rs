@@ -115,7 +115,13 @@ pub(crate) fn ingress_ifindex(ctx: &TcContext) -> u32 {
 /// Whether `from_pod` has judged this packet for both of its endpoints.
 #[inline(always)]
 pub(crate) fn is_marked(ctx: &TcContext) -> bool {
-    skb(ctx).mark & MARK_JUDGED != 0
+    has_mark(ctx, MARK_JUDGED)
+}
+
+/// Whether the packet's mark has all of these bits.
+#[inline(always)]
+pub(crate) fn has_mark(ctx: &TcContext, bits: u32) -> bool {
+    skb(ctx).mark & bits == bits
 }
 
 /// Says that the packet has been judged for both of its endpoints.

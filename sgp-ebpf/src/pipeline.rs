@@ -1,12 +1,12 @@
 //! The whole story, top to bottom. `?` is the only way to drop, and there is no way to fail open: a hook
 //! returns what `Record::conclude` makes of its result.
 
-use aya_ebpf::bindings::TC_ACT_SHOT;
+use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::programs::TcContext;
 use sgp_common::endpoint::settings::{NODE_PORTS, SNAT};
 use sgp_common::endpoint::{Endpoint, Side};
 use sgp_common::exempt::{exempt, exempt_on_node, link_scoped};
-use sgp_common::flow::Admission;
+use sgp_common::flow::{Admission, Way};
 use sgp_common::packet::Packet;
 use sgp_common::verdict::MARK_BY_NODE;
 use sgp_common::{Direction, DropReason, Verdict};
@@ -17,6 +17,7 @@ use crate::judge::{judge, judge_here};
 use crate::leaving;
 use crate::packet::{self, ifindex, ingress_ifindex};
 use crate::report::Record;
+use crate::shortcut::{self, Shortcut};
 use crate::snat;
 
 /// Branch interface, from the VPC: the packet has the addresses that the VPC sees.
@@ -31,13 +32,19 @@ pub(crate) fn from_branch(ctx: &TcContext) -> i32 {
 fn enforce_from_branch(ctx: &TcContext, record: &mut Record) -> Result<Verdict, DropReason> {
     let here = endpoint::at(ifindex(ctx))?;
     record.is_of(&here);
+    record.way = Way::Plain;
     let Some(packet) = record.parse(ctx)? else { return Ok(Verdict::Exempt) };
-    judge_at_branch(ctx, packet, &here, record)
+    let verdict = judge_at_branch(ctx, packet, &here, record)?;
+    shortcut::to_pod(ctx, packet, &here, record);
+    Ok(verdict)
 }
 
 /// Branch interface, to the VPC: likewise. What a standard-mode pod sends out of the VPC leaves by the primary interface.
 #[inline(always)]
 pub(crate) fn to_branch(ctx: &TcContext) -> i32 {
+    if shortcut::is_taken(ctx) {
+        return TC_ACT_UNSPEC;
+    }
     let Some(record) = Record::begin(ctx, Direction::Outbound) else { return TC_ACT_SHOT };
     let result = enforce_to_branch(ctx, record);
     record.conclude(ctx, result)
@@ -47,6 +54,7 @@ pub(crate) fn to_branch(ctx: &TcContext) -> i32 {
 fn enforce_to_branch(ctx: &TcContext, record: &mut Record) -> Result<Verdict, DropReason> {
     let here = endpoint::at(ifindex(ctx))?;
     record.is_of(&here);
+    record.way = Way::Plain;
     let Some(packet) = record.parse(ctx)? else { return Ok(Verdict::Exempt) };
     if here.endpoint.settings & SNAT != 0 && snat::leaves(packet) {
         if !packet.is_icmp_error() {
@@ -76,8 +84,8 @@ pub(crate) fn judge_at_branch(
 }
 
 /// Host veth, from the pod: is the source its own? What may leave is judged further on, where it has its
-/// final addresses. Only replies to a neighbour on this node are judged here: kube-proxy may give them
-/// another source on their way.
+/// final addresses. Judged here are only packets that have them already (`shortcut`), and replies to a neighbour on this node:
+/// kube-proxy may give them another source on their way.
 #[inline(always)]
 pub(crate) fn from_pod(ctx: &TcContext) -> i32 {
     let Some(record) = Record::begin(ctx, Direction::Outbound) else { return TC_ACT_SHOT };
@@ -97,6 +105,11 @@ fn enforce_from_pod(ctx: &TcContext, record: &mut Record) -> Result<Verdict, Dro
     let Some(packet) = record.parse(ctx)? else { return Ok(Verdict::Exempt) };
     if !endpoint::owns(&here, &packet.source) && !link_scoped(packet) {
         return Err(DropReason::SpoofedSource);
+    }
+    match shortcut::to_branch(ctx, packet, &here, record) {
+        Shortcut::None => {}
+        Shortcut::Taken => return Ok(Verdict::Flow),
+        Shortcut::Broken => return Err(DropReason::RewriteFailed),
     }
     if answers_neighbour(packet, &here) {
         packet::mark(ctx);
@@ -166,7 +179,7 @@ pub(crate) fn to_pod(ctx: &TcContext) -> i32 {
         }
         // A neighbour's branch vouches for nothing; any other interface is the node's own.
         Some(_) => {}
-        None => record.by_node = 1,
+        None => record.way = Way::Node,
     }
     let result = receive(ctx, packet, record);
     record.conclude(ctx, result)

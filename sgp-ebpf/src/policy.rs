@@ -5,7 +5,7 @@ use core::ptr;
 
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use sgp_common::flow::{Admission, Tracking};
-use sgp_common::policy::{Answer, Axis, FULL_BITS, PEER_BITS, Question, Selector, first_match};
+use sgp_common::policy::{Answer, Axis, FULL_BITS, PEER_BITS, Question, Selector, first_match, hints};
 use sgp_common::{Addr, Direction, DropReason, Family};
 
 use crate::endpoint::Here;
@@ -127,8 +127,9 @@ fn ask(policy: &Policy, question: &Question, asked: &mut Asked, admission: &mut 
     admission.direction = direction;
     admission.nat_port = 0;
     admission.tracking = if service.is_untracked(question.protocol) { Tracking::Untracked } else { Tracking::Tracked };
-    let remote = asked.of(policy, Axis::Remote, FULL_BITS, *addr);
-    let peer = match group_set_of(addr) {
+    let asks = |hint| service.hints & hint != 0;
+    let remote = if asks(hints::BY_ADDRESS) { asked.of(policy, Axis::Remote, FULL_BITS, *addr) } else { None };
+    let peer = match if asks(hints::BY_GROUP) { group_set_of(addr) } else { None } {
         Some(group_set) => asked.of(policy, Axis::Peer, PEER_BITS, Selector::peer_data(group_set).into()),
         None => None,
     };

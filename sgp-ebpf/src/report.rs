@@ -4,14 +4,14 @@ use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::programs::TcContext;
 use aya_log_ebpf::warn;
 use sgp_common::event::{Event, Outcome};
-use sgp_common::flow::Admission;
+use sgp_common::flow::{Admission, Way};
 use sgp_common::limits::EVENTS_PER_SECOND;
 use sgp_common::packet::{ETHERNET_LEN, Packet, Transport};
 use sgp_common::{Direction, DropReason, Verdict};
 
 use crate::clock::{now_ns, testing};
 use crate::endpoint::Here;
-use crate::maps::{COUNTERS, EVENTS, OUTCOME, SAMPLER};
+use crate::maps::{COUNTERS, EVENTS, EVENTS_LOST, OUTCOME, SAMPLER};
 use crate::packet::scratch;
 
 /// What is known of one judgement, for counters and events. It stands in this CPU's scratch, since the stack has no
@@ -31,8 +31,8 @@ pub(crate) struct Record {
     direction: u8,
     /// 1 once the packet in scratch is this one.
     parsed: u8,
-    /// 1 if the packet came by an interface of the node that is no pod's.
-    pub(crate) by_node: u8,
+    /// The way that a flow takes which this packet opens.
+    pub(crate) way: Way,
     reserved: u8,
     /// VLAN id of the endpoint's branch; 0 as long as none is found.
     vlan_id: u16,
@@ -48,7 +48,7 @@ impl Record {
         record.length = ctx.len().saturating_sub(ETHERNET_LEN as u32);
         record.action = TC_ACT_UNSPEC;
         record.parsed = 0;
-        record.by_node = 0;
+        record.way = Way::Branch;
         record.endpoint = 0;
         record.vlan_id = 0;
         record.direction = direction as u8;
@@ -158,8 +158,11 @@ impl Record {
             return;
         }
         let Some(packet) = self.seen() else { return };
-        // A full ring loses the sample; the counter has it.
-        let Some(mut entry) = EVENTS.reserve(0) else { return };
+        // The packet is counted; what a full ring loses is the sample.
+        let Some(mut entry) = EVENTS.reserve(0) else {
+            count_lost_event();
+            return;
+        };
         let event = entry.as_mut_ptr();
         // SAFETY: the entry is ours until submitted, and every field is written.
         unsafe {
@@ -216,6 +219,19 @@ fn sampled(now_ns: u64) -> bool {
     }
     sampler.emitted += 1;
     sampler.emitted <= u64::from(EVENTS_PER_SECOND)
+}
+
+/// A sample found the ring full. Gives how many did on this CPU: a global function, which the verifier walks once, gives a
+/// number.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn count_lost_event() -> u64 {
+    let Some(lost) = EVENTS_LOST.get_ptr_mut(0) else { return 0 };
+    // SAFETY: this CPU's own cell.
+    unsafe {
+        *lost += 1;
+        *lost
+    }
 }
 
 /// Out of line, and without arguments: logging is rare and takes the stack it needs.

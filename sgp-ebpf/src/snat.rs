@@ -1,8 +1,8 @@
 //! What leaves the VPC under the node's address, and how replies find back.
 
-use aya_ebpf::bindings::{BPF_NOEXIST, TC_ACT_REDIRECT, bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1};
+use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::btf_maps::lpm_trie::Key;
-use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_redirect_neigh};
+use aya_ebpf::helpers::bpf_get_prandom_u32;
 use aya_ebpf::programs::TcContext;
 use sgp_common::addr::v4_bytes;
 use sgp_common::flow::{Admission, FlowKey};
@@ -15,6 +15,7 @@ use crate::maps::{FLOWS, NODE, SNAT, SNAT_EXCLUDED};
 use crate::packet::{mark_with, scratch};
 use crate::policy;
 use crate::rewrite::{self, Side};
+use crate::shortcut::to_neighbour;
 
 /// The node's own way out, once the agent has told it.
 #[inline(always)]
@@ -193,15 +194,5 @@ pub(crate) fn receive_error(
 #[inline(always)]
 fn redirect(ctx: &TcContext, node: &Node) -> Result<i32, DropReason> {
     mark_with(ctx, node.mark);
-    let gateway = u32::from_ne_bytes(v4_bytes(&node.gateway));
-    let mut hop = bpf_redir_neigh {
-        nh_family: AF_INET,
-        __bindgen_anon_1: bpf_redir_neigh__bindgen_ty_1 { ipv6_nh: [gateway, 0, 0, 0] },
-    };
-    // SAFETY: the helper reads the next hop, which lives until it returns.
-    let action = unsafe { bpf_redirect_neigh(node.ifindex, &raw mut hop, size_of::<bpf_redir_neigh>() as i32, 0) };
-    if action == i64::from(TC_ACT_REDIRECT) { Ok(TC_ACT_REDIRECT) } else { Err(DropReason::RewriteFailed) }
+    to_neighbour(node.ifindex, Family::V4, &node.gateway)
 }
-
-/// Address family of IPv4 (`linux/socket.h`).
-const AF_INET: u32 = 2;

@@ -99,6 +99,7 @@ pub(crate) fn program() -> Command {
     program.env("SGP_AGENT", cargo::debug_directory().join("sgp-agent")).env("SGP_CACHE_DIR", setup::cache_root());
     found.kube_bin.map(|directory| program.env("SGP_KUBE_BIN", directory));
     found.venv.map(|directory| program.env("SGP_VENV", directory));
+    found.helm.map(|helm| program.env("HELM", helm));
     program
 }
 

@@ -7,7 +7,8 @@ use sgp_common::pins::program;
 
 use crate::driver::{Driver, Load};
 use crate::node::At;
-use crate::place::{Dropped, NODE, PREFIXED, Place, RULES};
+use crate::place::{Dropped, PREFIXED, Place, RULES};
+use crate::primary::NODE;
 use crate::rules::{ASKED, SERVED};
 use crate::talk::{Talk, outside, remote, stranger};
 
@@ -182,11 +183,11 @@ impl Case {
             }
             What::Veth(direction) => self.at_veth(place, driver, direction),
             What::New(pod) => {
-                place.forget()?;
+                place.tables.forget()?;
                 self.judged(place, driver, Direction::Inbound, pod)
             }
             What::Denied(pod) => {
-                place.forget()?;
+                place.tables.forget()?;
                 self.judged(place, driver, Direction::Inbound, pod)
             }
             What::Translated(direction) => {
@@ -194,7 +195,7 @@ impl Case {
                 self.judged(place, driver, direction, 0)
             }
             What::NewTranslated => {
-                place.forget()?;
+                place.tables.forget()?;
                 self.judged(place, driver, Direction::Outbound, 0)
             }
         }
@@ -257,17 +258,22 @@ impl Case {
 
     /// Opens every flow of the case anew, and has each direction pass once.
     fn open(&self, place: &mut Place, driver: &mut Driver, directions: &[Direction]) -> Result<()> {
-        place.forget()?;
+        place.tables.forget()?;
         for direction in directions {
             let (frame, load) = self.load(place, *direction, 0);
             let program = place.program(load.at.program)?;
             let at_once = self.flows.min(OPENED_AT_ONCE);
             for begun in (0..self.flows).step_by(at_once as usize) {
-                place.uncount()?;
+                place.tables.uncount()?;
                 driver.run_from(begun, &program, &Load { frame: &frame, packets: at_once, ..load })?;
             }
         }
-        ensure!(place.flows() == self.flows as usize, "{} flows stand, not {}", place.flows(), self.flows);
+        ensure!(
+            place.tables.flows() == self.flows as usize,
+            "{} flows stand, not {}",
+            place.tables.flows(),
+            self.flows
+        );
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 
 mod cases;
 #[path = "../../../sgp-ebpf/src/floor/drive.rs"]
+#[allow(dead_code, reason = "the programs' half is not called here")]
 mod drive;
 mod driver;
 #[path = "../../../sgp-common/tests/frames/mod.rs"]
@@ -10,7 +11,9 @@ mod frames;
 #[path = "../../tests/node/mod.rs"]
 mod node;
 mod place;
+mod primary;
 mod rules;
+mod tables;
 mod talk;
 
 use std::collections::BTreeMap;

@@ -3,26 +3,23 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
-use aya::maps::{Array, HashMap, Map, MapData};
 use aya::programs::{ProgramFd, SchedClassifier};
 use sgp_agent::domain::desired::{Desired, Policy};
 use sgp_agent::domain::groups::GroupSet;
-use sgp_agent::domain::observed::{Attachment as Attached, CloudFacts, NetworkInterface, Observed};
+use sgp_agent::domain::observed::CloudFacts;
 use sgp_agent::domain::plan::Step;
-use sgp_agent::domain::settings::{Settings, Snat, SnatPorts};
+use sgp_agent::domain::settings::SnatPorts;
 use sgp_agent::io::kernel::maps::PinDirs;
 use sgp_agent::io::kernel::{Attachment, Bpf, Kernel as _};
 use sgp_common::addr::v4_mapped;
-use sgp_common::flow::{Flow, FlowKey};
-use sgp_common::limits::VLAN_IDS_MAX;
-use sgp_common::pins::map;
 use sgp_common::policy::FULL_BITS;
-use sgp_common::snat::{SnatEntry, SnatKey};
 use sgp_common::{Direction, Family, policy};
 
 use crate::cases::Kind;
 use crate::node::{self, Node};
+use crate::primary::{self, NODE_GROUP, NODE_MAC};
 use crate::rules;
+use crate::tables::Tables;
 
 /// Rules of each pod's policy.
 pub(crate) const RULES: [u16; 4] = [1, 60, 300, 1000];
@@ -30,19 +27,13 @@ pub(crate) const RULES: [u16; 4] = [1, 60, 300, 1000];
 pub(crate) const PREFIXED: usize = RULES.len();
 /// See [`PREFIXED`].
 const PREFIXES: u32 = 10_000;
-/// MAC address of the primary interface.
-const NODE_MAC: [u8; 6] = [2, 0, 0, 0, 5, 5];
-/// Address of the node.
-pub(crate) const NODE: [u8; 4] = [10, 200, 0, 5];
 
 /// See the module.
 pub(crate) struct Place {
     pub(crate) node: Node,
     /// Interface index of the primary interface, where there is one.
     pub(crate) primary: u32,
-    flows: HashMap<MapData, FlowKey, Flow>,
-    counts: Array<MapData, u64>,
-    snat: HashMap<MapData, SnatKey, SnatEntry>,
+    pub(crate) tables: Tables,
 }
 
 impl Place {
@@ -55,11 +46,7 @@ impl Place {
         let node =
             Node::start_with(Attachment::offered()?, open, || (1..=RULES.len() as u16 + 1).map(node::wire).collect());
         let primary = node.link("primary0");
-        let map =
-            |name| -> Result<Map> { Ok(Map::from_map_data(MapData::from_pin(PinDirs::new(&node.dir).map(name))?)?) };
-        let (flows, counts, snat) = (map(map::FLOWS)?, map(map::FLOW_COUNTS)?, map(map::SNAT)?);
-        let mut place =
-            Self { primary, flows: flows.try_into()?, counts: counts.try_into()?, snat: snat.try_into()?, node };
+        let mut place = Self { primary, tables: Tables::open(&node.dir)?, node };
         place.apply(kind)?;
         Ok(place)
     }
@@ -70,26 +57,15 @@ impl Place {
         let mut groups: BTreeMap<_, _> =
             names.iter().zip(RULES).map(|(id, rules)| (id.clone(), rules::group(id, rules))).collect();
         groups.insert("sg-prefixes".into(), rules::group("sg-prefixes", 1));
-        groups.insert("sg-node".into(), rules::everything("sg-node"));
+        groups.insert(NODE_GROUP.into(), rules::everything(NODE_GROUP));
         let sets: Vec<GroupSet> = names.iter().map(|id| GroupSet::of([id.clone()])).collect();
         let mut observed = self.node.observed(&CloudFacts { groups, ..CloudFacts::default() }, &sets);
         if kind == Kind::Standard {
-            self.leave(&mut observed);
+            let link = self.node.described_link("primary0", self.primary, NODE_MAC);
+            primary::leave(&mut observed, link, SnatPorts::Keep);
         }
         self.node.apply(&observed);
         self.scatter(&Desired::from(&observed), &sets[PREFIXED])
-    }
-
-    /// The node has a primary interface, by which pods leave the VPC.
-    fn leave(&self, observed: &mut Observed) {
-        observed.settings =
-            Settings { snat: Snat::Node { exclude: Vec::new(), ports: SnatPorts::Keep }, ..Settings::default() };
-        if let Some(cloud) = observed.cloud.as_mut() {
-            cloud.instance.id = "i-1".into();
-            cloud.interfaces.insert("eni-primary".into(), primary_interface());
-        }
-        let link = self.node.described_link("primary0", self.primary, NODE_MAC);
-        observed.links.get_or_insert_default().push(link);
     }
 
     /// Gives a policy as many addresses as no group of EC2's quota has: beyond rules, group members and prefix lists
@@ -116,25 +92,6 @@ impl Place {
         Ok(opened.fd()?.try_clone()?)
     }
 
-    /// Forgets every flow.
-    pub(crate) fn forget(&mut self) -> Result<()> {
-        let keys: Vec<FlowKey> = self.flows.keys().collect::<Result<_, _>>()?;
-        keys.iter().try_for_each(|key| self.flows.remove(key)).context("emptying FLOWS")?;
-        let keys: Vec<SnatKey> = self.snat.keys().collect::<Result<_, _>>()?;
-        keys.iter().try_for_each(|key| self.snat.remove(key)).context("emptying SNAT")?;
-        self.uncount()
-    }
-
-    /// Lets every pod open as many flows as if it had none.
-    pub(crate) fn uncount(&mut self) -> Result<()> {
-        (0..VLAN_IDS_MAX).try_for_each(|vlan_id| self.counts.set(vlan_id, 0, 0)).context("writing FLOW_COUNTS")
-    }
-
-    /// How many flows there are.
-    pub(crate) fn flows(&self) -> usize {
-        self.flows.keys().count()
-    }
-
     /// Packets counted for a pod, allowed or dropped.
     pub(crate) fn counted(&self, pod: usize, is_dropped: Dropped) -> u64 {
         let endpoint = Some(self.node.endpoint(pod));
@@ -149,16 +106,4 @@ impl Place {
 pub(crate) enum Dropped {
     Yes,
     No,
-}
-
-fn primary_interface() -> NetworkInterface {
-    let here = Attached { instance_id: "i-1".into(), status: "attached".into(), ..Attached::default() };
-    NetworkInterface {
-        id: "eni-primary".into(),
-        mac: "02:00:00:00:05:05".into(),
-        addresses: vec![NODE.into()],
-        groups: GroupSet::of(["sg-node"]),
-        attachment: Some(here),
-        ..NetworkInterface::default()
-    }
 }

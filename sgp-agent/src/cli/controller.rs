@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::run::{LogFormat, asked_to_stop, log};
 use crate::controller::{Settings, run};
-use crate::domain::admission::{AWS_WRITERS, OUR_WRITER};
+use crate::domain::admission::{AWS_WRITERS, our_writer};
 
 const EXAMPLES: &str = "Examples:
   sgp-agent controller --cluster-name prod
@@ -23,7 +23,7 @@ pub(super) struct Asked {
     /// Name of the cluster, as its agents have it
     #[arg(long, env = "CLUSTER_NAME", value_name = "NAME", default_value = "kubernetes")]
     cluster_name: String,
-    /// Namespace of its Lease and its Secret
+    /// Namespace of its Lease and its Secret, and of its agents
     #[arg(long, env = "POD_NAMESPACE", value_name = "NAME", default_value = "kube-system")]
     namespace: String,
     /// Tells this replica from others [default: host name and process]
@@ -32,8 +32,9 @@ pub(super) struct Asked {
     /// Where the webhooks are answered
     #[arg(long, default_value = "[::]:9443", value_name = "ADDRESS")]
     bind: SocketAddr,
-    /// Name that API servers call it by, in its certificate; can be given more than once
-    #[arg(long = "server-name", default_value = "sgp-controller.kube-system.svc", value_name = "NAME")]
+    /// Name that API servers call it by, in its certificate; can be given more than once [default: its Service's,
+    /// sgp-controller.NAMESPACE.svc]
+    #[arg(long = "server-name", value_name = "NAME")]
     names: Vec<String>,
     /// Directory of tls.crt and tls.key that somebody else keeps, cert-manager for example
     #[arg(long, value_name = "DIR")]
@@ -65,13 +66,14 @@ fn settings(asked: Asked) -> Result<Settings> {
         let host = nix::unistd::gethostname().context("reading the host name")?;
         anyhow::Ok(format!("{}-{}", host.to_string_lossy(), std::process::id()))
     };
-    let known = AWS_WRITERS.iter().chain([&OUR_WRITER]).map(|user| (*user).to_owned());
+    let known = AWS_WRITERS.iter().map(|user| (*user).to_owned()).chain([our_writer(&asked.namespace)]);
+    let service = format!("sgp-controller.{}.svc", asked.namespace);
     Ok(Settings {
         cluster_name: asked.cluster_name,
         namespace: asked.namespace,
         identity: asked.identity.map_or_else(own, Ok)?,
         bind: asked.bind,
-        names: asked.names,
+        names: if asked.names.is_empty() { vec![service] } else { asked.names },
         certificate_dir: asked.certificate_dir,
         lifetime: Duration::from_secs(u64::from(asked.certificate_days) * 86_400),
         writers: known.chain(asked.writers).collect(),

@@ -156,8 +156,8 @@ fn own_ways(maps: &Maps) -> Result<()> {
         let packets = Packets::From(address.into());
         ensure!(
             !has(FROM_POD_PRIORITY, &packets) || has(OWN_WAY_PRIORITY, &packets),
-            "aws-node wired {}: where it translates too (see above), what the pod sends out of the VPC passes no program and its answers drop; \
-             set AWS_VPC_K8S_CNI_EXTERNALSNAT=true there, or let sgp-cni wire pods",
+            "aws-node wired {}, and no rule keeps it to its branch: where aws-node translates too (see above), what it sends out of the VPC passes \
+             no program and its answers drop. A running agent adds the rule: see its log",
             maps.pod_name(id)
         );
     }

@@ -27,7 +27,8 @@ mod watching;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::builder::Resettable;
+use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use view::{Target, View};
 
@@ -100,13 +101,21 @@ pub fn main() -> ExitCode {
     if std::env::args().next().is_some_and(|name| name.ends_with("sgp-cni")) {
         return crate::cni::main();
     }
-    match dispatch(Cli::parse().command) {
+    match dispatch(parsed().command) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("Error: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// What was asked for. A variable that is empty counts as unset, as manifests render what nobody has chosen.
+fn parsed() -> Cli {
+    let is_empty = |arg: &Arg| arg.get_env().is_some_and(|name| std::env::var_os(name).is_some_and(|it| it.is_empty()));
+    let without = |arg: Arg| if is_empty(&arg) { arg.env(Resettable::Reset) } else { arg };
+    let command = Cli::command().mut_subcommands(|command| command.mut_args(without));
+    Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
 }
 
 fn dispatch(command: Command) -> Result<ExitCode> {

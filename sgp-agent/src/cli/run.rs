@@ -20,7 +20,7 @@ use super::view::Place;
 use super::watching::Watching;
 use crate::adopt::adopt;
 use crate::domain::branches::Notice;
-use crate::domain::enforcement::{Enforcement, RelatedIcmp, Revoked, SnatJudges};
+use crate::domain::enforcement::{Enforcement, RelatedIcmp, Revoked, Shortcuts, SnatJudges};
 use crate::domain::instance_types::Table;
 use crate::domain::unmatched::Unmatched;
 use crate::host::Host;
@@ -75,6 +75,9 @@ pub(super) struct Settings {
     /// Whose groups judge what a standard-mode pod sends out of the VPC under the node's address
     #[arg(long, value_enum, default_value_t = SnatJudges::Node)]
     snat_policy: SnatJudges,
+    /// Whether packets of known flows go past the host stack
+    #[arg(long, value_enum, default_value_t = Shortcuts::Auto)]
+    shortcut: Shortcuts,
     #[command(flatten)]
     watching: Watching,
     /// How log lines look
@@ -82,6 +85,13 @@ pub(super) struct Settings {
     log_format: LogFormat,
     #[command(flatten)]
     variables: Variables,
+}
+
+impl Settings {
+    fn enforcement(&self) -> Enforcement {
+        let (snat_policy, shortcuts) = (self.snat_policy, self.shortcut);
+        Enforcement { snat_policy, shortcuts, ..self.choices.enforcement() }
+    }
 }
 
 /// Where EC2 leaves a choice.
@@ -142,7 +152,8 @@ pub(super) fn log(format: LogFormat) {
 }
 
 fn node_name(settings: &Settings) -> Result<String> {
-    let named = settings.node_name.clone().or_else(|| std::env::var("MY_NODE_NAME").ok());
+    let named =
+        settings.node_name.clone().or_else(|| std::env::var("MY_NODE_NAME").ok().filter(|name| !name.is_empty()));
     named.context("no node name: pass --node-name, or set NODE_NAME from the pod's field spec.nodeName")
 }
 
@@ -162,9 +173,11 @@ fn lock(runtime_dir: &Path) -> Result<Flock<File>> {
             path.display()
         ),
     };
-    lock.set_len(0).context("writing the lock file")?;
-    lock.rewind().context("writing the lock file")?;
-    writeln!(lock, "{}", std::process::id()).context("writing the lock file")?;
+    // Only for the words of whoever comes second: a disk that is full keeps no agent from its work.
+    let written = lock.set_len(0).and_then(|()| lock.rewind()).and_then(|()| writeln!(lock, "{}", std::process::id()));
+    if let Err(error) = written {
+        warn!(%error, path = %path.display(), "the lock is held, but does not say by whom");
+    }
     Ok(lock)
 }
 
@@ -226,7 +239,7 @@ async fn work(settings: Settings, node: String, host: Arc<Host>, kernel: Bpf) ->
         let netlink = netlink::Netlink::connect()?;
         look_after_wiring(settings.provision, &netlink, host.settings(), &status);
         let (provision, kernel) = (settings.provision, Arc::new(Mutex::new(kernel)));
-        let enforcement = Enforcement { snat_policy: settings.snat_policy, ..settings.choices.enforcement() };
+        let enforcement = settings.enforcement();
         let (node, kubernetes) = (node.clone(), Arc::clone(&kubernetes));
         Reconciler {
             node,

@@ -42,6 +42,8 @@ struct Status {
     predecessor: Option<u32>,
     detached: Vec<String>,
     limits: Vec<Use>,
+    /// Sampled events that found no room in the ring.
+    events_lost: u64,
     /// Whether an agent runs.
     running: bool,
     /// Seconds since the agent last left the kernel as desired; `None` where none has said so.
@@ -78,6 +80,7 @@ fn status(view: &View, maps: &Maps, runtime_dir: &Path) -> Result<Status> {
         predecessor: state.predecessor,
         detached: dead.iter().map(|link| format!("{} on {}", link.program, link.interface)).collect(),
         limits: limits.map(|(what, used, limit)| Use { what: what.to_lowercase(), used, limit }).collect(),
+        events_lost: maps.lost_events(),
         running: agent.as_ref().is_some_and(|(_, running, _)| *running),
         sync_lag_seconds: agent.as_ref().map(|(_, _, lag)| *lag),
         agent: agent.map(|(agent, ..)| agent),
@@ -101,6 +104,9 @@ fn text(status: &Status) -> String {
     for limit in &status.limits {
         let percent = limit.used * 100 / limit.limit.max(1) as usize;
         let _ = writeln!(text, "{:<11} {} of {} ({percent}%)", limit.what, limit.used, limit.limit);
+    }
+    if status.events_lost != 0 {
+        let _ = writeln!(text, "events      {} samples lost to a full ring; counters are exact", status.events_lost);
     }
     text.trim_end().to_owned()
 }

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::{Role, Settings};
-use crate::io::certificates::{Made, make};
+use crate::io::certificates::{BACK, Made, make};
 use crate::io::https::Certificate;
 use crate::io::kubernetes::Cluster;
 
@@ -86,11 +86,13 @@ async fn own(cluster: &Cluster, settings: &Settings, certificate: &Certificate, 
     Ok(())
 }
 
-/// After two thirds of its time, where it is for other names, and where there is none.
+/// After two thirds of its time, where it is for other names, and where there is none. Also where it ends later than any made
+/// now: by a clock that was ahead, so it has not begun.
 fn is_due(kept: &Kept, settings: &Settings, now_s: u64) -> bool {
     let until_s = kept.get(UNTIL).and_then(|text| text.parse::<u64>().ok()).unwrap_or_default();
     let same_names = kept.get(NAMES) == Some(&settings.names.join(","));
-    !same_names || now_s + settings.lifetime.as_secs() / 3 >= until_s
+    let (lifetime_s, ahead_s) = (settings.lifetime.as_secs(), until_s.saturating_sub(now_s));
+    !same_names || ahead_s <= lifetime_s / 3 || ahead_s > lifetime_s + BACK.as_secs()
 }
 
 async fn renew(cluster: &Cluster, settings: &Settings, before: &Kept) -> Result<Kept> {
@@ -139,6 +141,13 @@ mod tests {
         let due = |names: &[&str], now_s: u64| is_due(&kept, &settings(names), now_s);
         assert_eq!((due(&["a", "b"], 159), due(&["a", "b"], 160), due(&["a"], 100)), (false, true, true));
         assert!(is_due(&Kept::new(), &settings(&["a"]), 0), "there is none");
+    }
+
+    #[test]
+    fn a_certificate_of_a_clock_that_was_ahead_is_made_again_and_one_of_a_replica_a_little_ahead_is_not() {
+        let kept: Kept = [(UNTIL, "100000"), (NAMES, "a")].map(|(key, text)| (key.to_owned(), text.to_owned())).into();
+        let made_ahead_by = |seconds: u64| is_due(&kept, &settings(&["a"]), 100_000 - 90 - seconds);
+        assert_eq!((made_ahead_by(0), made_ahead_by(3600), made_ahead_by(3601)), (false, false, true));
     }
 
     #[tokio::test]

@@ -99,7 +99,13 @@ mod tests {
     }
 
     fn link(name: &str, index: u32, alias: Option<&str>) -> LinkFacts {
-        LinkFacts { name: name.into(), index, mac: [6, 0, 0, 0, 0, 1], alias: alias.map(str::to_owned) }
+        LinkFacts {
+            name: name.into(),
+            index,
+            mac: [6, 0, 0, 0, 0, 1],
+            alias: alias.map(str::to_owned),
+            ..LinkFacts::default()
+        }
     }
 
     /// What AWS's controller and plugin leave on a node, in one mode.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 use sgp_common::limits::POLICY_KEYS_MAX;
 use sgp_common::packet::{ICMP, ICMPV6};
-use sgp_common::policy::{Answer, Axis, FULL_BITS, HEAD_BITS, PEER_BITS, RuleKey, RuleSet, Selector};
+use sgp_common::policy::{Answer, Axis, FULL_BITS, HEAD_BITS, PEER_BITS, RuleKey, RuleSet, Selector, hints};
 use sgp_common::{Direction, Family};
 use sha2::{Digest, Sha256};
 
@@ -59,14 +59,32 @@ pub fn compile(set: &GroupSet, context: &Context<'_>) -> Result<Policy, String> 
 
 /// What the keys answer beside their rules.
 fn answers(keys: Keys, open: &BTreeMap<(Direction, Family), Openness>) -> Trie {
-    let untracked = |bits: u32, selector: &Selector, rules: &RuleSet| match selector.axis {
-        Axis::Service => open[&(selector.direction, selector.family)].untracked(bits, selector, rules),
-        _ => 0,
+    let asking = asking(&keys);
+    let hints = |bits: u32, selector: &Selector, rules: &RuleSet| {
+        let of = |axis| asking.get(&(selector.direction, selector.family, axis));
+        let some = |axis, hint| if of(axis).is_some_and(|asking: &RuleSet| asking.meets(rules)) { hint } else { 0 };
+        match selector.axis {
+            Axis::Service => {
+                let untracked = open[&(selector.direction, selector.family)].untracked(bits, selector, rules);
+                untracked | some(Axis::Remote, hints::BY_ADDRESS) | some(Axis::Peer, hints::BY_GROUP)
+            }
+            _ => 0,
+        }
     };
     let answer = |((bits, selector), rules)| {
-        ((bits, selector), Answer { rules, digest: 0, untracked: untracked(bits, &selector, &rules) })
+        ((bits, selector), Answer { rules, digest: 0, hints: hints(bits, &selector, &rules) })
     };
     keys.into_iter().map(answer).collect()
+}
+
+/// Of each direction and family, the rules that some key of an axis satisfies.
+fn asking(keys: &Keys) -> BTreeMap<(Direction, Family, Axis), RuleSet> {
+    let mut asking = BTreeMap::new();
+    for ((_, selector), rules) in keys {
+        let of = asking.entry((selector.direction, selector.family, selector.axis)).or_insert(RuleSet::EMPTY);
+        of.words.iter_mut().zip(rules.words).for_each(|(all, some)| *all |= some);
+    }
+    asking
 }
 
 /// Both directions of both families.
@@ -210,7 +228,7 @@ fn seal(mut trie: Trie, names: Names) -> Policy {
         hash.update([selector.direction as u8, selector.family as u8, selector.axis as u8]);
         hash.update(selector.data);
         answer.rules.words.iter().for_each(|word| hash.update(word.to_be_bytes()));
-        hash.update(answer.untracked.to_be_bytes());
+        hash.update(answer.hints.to_be_bytes());
     }
     for (key, name) in &names {
         hash.update([key.direction as u8, key.family as u8]);

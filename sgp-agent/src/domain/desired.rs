@@ -19,6 +19,7 @@ use super::groups::{EndpointId, GroupSet, GroupSetId, RuleName};
 use super::leaving::{self, NodePlan};
 use super::observed::{CloudFacts, LinkFacts, NetworkInterface, Observed};
 use super::settings::{Settings, Snat};
+use super::shortcut;
 use super::wiring::{Alias, STRICT_PREFIX, branch_interface};
 
 /// What the node should enforce.
@@ -107,18 +108,25 @@ impl Desired {
         }
         desired.node = leaving::plan(cloud, links, &observed.settings, judges(&observed.enforcement));
         desired.compile_policies(cloud, &observed.former_group_sets);
-        desired.tell(&observed.enforcement);
+        desired.tell(observed);
         desired
     }
 
     /// Tells every endpoint the operator's choices.
-    fn tell(&mut self, enforcement: &Enforcement) {
+    fn tell(&mut self, observed: &Observed) {
+        let enforcement = &observed.enforcement;
         if enforcement.revoked == Revoked::IsCut {
             self.members = hash_of_members(&self.peers);
         }
         for plan in self.endpoints.values_mut() {
             let standard = !plan.host_interface.starts_with(STRICT_PREFIX);
-            plan.endpoint.settings = bits(enforcement) | if standard { self.of_standard } else { 0 };
+            let of = &plan.endpoint;
+            let shortcut = if shortcut::is_open(observed, of.host_ifindex, of.branch_ifindex, &of.router) {
+                settings::SHORTCUT
+            } else {
+                0
+            };
+            plan.endpoint.settings = bits(enforcement) | shortcut | if standard { self.of_standard } else { 0 };
         }
     }
 

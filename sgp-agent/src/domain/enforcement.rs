@@ -9,6 +9,18 @@ pub struct Enforcement {
     pub revoked: Revoked,
     /// `--snat-policy`
     pub snat_policy: SnatJudges,
+    /// `--shortcut`
+    pub shortcuts: Shortcuts,
+}
+
+/// Whether packets that nothing on the node rewrites go past the host stack, once their flow is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Shortcuts {
+    /// All packets take the host stack.
+    #[default]
+    Off,
+    /// Where no programs or queues of others on the pod's interfaces would miss them.
+    Auto,
 }
 
 /// Whose groups judge what a pod sends out of the VPC under the node's address.

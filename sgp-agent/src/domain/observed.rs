@@ -29,6 +29,8 @@ pub struct Observed {
     /// knowing them for one round more: a peer that changes its groups is then, at every moment, a member of the old or of
     /// the new ones. Empty after a restart: what changed meanwhile may be judged as neither for as long as one round takes.
     pub former_group_sets: BTreeSet<GroupSet>,
+    /// Interfaces, by index, at which others have programs: what goes past the host stack would pass by some of them.
+    pub shared: BTreeSet<u32>,
 }
 
 /// What Kubernetes says.
@@ -271,7 +273,7 @@ pub struct Association {
 }
 
 /// A link in the node's network namespace.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LinkFacts {
     /// Interface name.
     pub name: String,
@@ -281,4 +283,18 @@ pub struct LinkFacts {
     pub mac: [u8; 6],
     /// IFLA_IFALIAS; the CNI plugin writes `sgp eni=<eni> uid=<pod uid> mac=<pod's MAC>` on host veths.
     pub alias: Option<String>,
+    /// IFLA_MTU, bytes.
+    pub mtu: u32,
+    /// Whether packets to it are queued or shaped: its qdisc is another than `noqueue`.
+    pub queued: Queued,
+}
+
+/// Whether somebody has a queue on an interface that has none by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Queued {
+    /// No.
+    #[default]
+    No,
+    /// Yes: a limit on a pod's bandwidth, for example.
+    Yes,
 }

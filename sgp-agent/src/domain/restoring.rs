@@ -90,7 +90,13 @@ mod tests {
             ..NetworkInterface::default()
         };
         let alias = Alias { interface_id: "eni-1".into(), uid: uid.into(), mac: [2; 6] };
-        let link = |name: &str, index, alias| LinkFacts { name: name.into(), index, mac: [6, 0, 0, 0, 0, 1], alias };
+        let link = |name: &str, index, alias| LinkFacts {
+            name: name.into(),
+            index,
+            mac: [6, 0, 0, 0, 0, 1],
+            alias,
+            ..LinkFacts::default()
+        };
         Observed {
             cluster: Some(ClusterFacts { pods: [("u1".to_owned(), pod)].into(), ..ClusterFacts::default() }),
             cloud: Some(CloudFacts { interfaces: [("eni-1".to_owned(), eni)].into(), ..CloudFacts::default() }),

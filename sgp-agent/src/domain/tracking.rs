@@ -1,7 +1,7 @@
 //! Which flows EC2 would not track (facts 5.2).
 
 use sgp_common::packet::{TCP, UDP};
-use sgp_common::policy::{PROTOCOL_BITS, RuleSet, Selector, untracked};
+use sgp_common::policy::{PROTOCOL_BITS, RuleSet, Selector, hints};
 
 use super::groups::{Rule, Service};
 
@@ -9,7 +9,7 @@ use super::groups::{Rule, Service};
 pub(super) struct Openness {
     /// Its rules whose remote is all addresses.
     everybody: RuleSet,
-    /// Protocols of which the other direction allows all ports to all addresses, bits of [`untracked`].
+    /// Protocols of which the other direction allows all ports to all addresses, bits of [`hints`].
     answered: u64,
 }
 
@@ -32,9 +32,9 @@ impl Openness {
             return 0;
         }
         let spoken_of = match service.data[0] {
-            _ if bits < PROTOCOL_BITS => untracked::TCP | untracked::UDP,
-            TCP => untracked::TCP,
-            UDP => untracked::UDP,
+            _ if bits < PROTOCOL_BITS => hints::UNTRACKED_TCP | hints::UNTRACKED_UDP,
+            TCP => hints::UNTRACKED_TCP,
+            UDP => hints::UNTRACKED_UDP,
             _ => 0,
         };
         self.answered & spoken_of
@@ -43,9 +43,9 @@ impl Openness {
 
 fn all_ports(service: &Service) -> u64 {
     match *service {
-        Service::All => untracked::TCP | untracked::UDP,
-        Service::Ports { protocol: TCP, from: 0, to: u16::MAX } => untracked::TCP,
-        Service::Ports { protocol: UDP, from: 0, to: u16::MAX } => untracked::UDP,
+        Service::All => hints::UNTRACKED_TCP | hints::UNTRACKED_UDP,
+        Service::Ports { protocol: TCP, from: 0, to: u16::MAX } => hints::UNTRACKED_TCP,
+        Service::Ports { protocol: UDP, from: 0, to: u16::MAX } => hints::UNTRACKED_UDP,
         _ => 0,
     }
 }

@@ -146,9 +146,12 @@ pub fn host_interface(mode: Mode, prefix: &str, namespace: &str, pod: &str) -> S
     format!("{prefix}{}", pod_hash(namespace, pod))
 }
 
+/// What the name of a branch interface begins with.
+pub const BRANCH_PREFIX: &str = "vlan.eth.";
+
 /// Name of a branch interface.
 pub fn branch_interface(vlan_id: u16) -> String {
-    format!("vlan.eth.{vlan_id}")
+    format!("{BRANCH_PREFIX}{vlan_id}")
 }
 
 /// The branch's route table.

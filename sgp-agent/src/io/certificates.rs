@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
 /// How long before now a certificate holds: clocks differ.
-const BACK: Duration = Duration::from_secs(3600);
+pub const BACK: Duration = Duration::from_secs(3600);
 
 /// A certificate, its key, and the authority that signed it. The authority's key is forgotten.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -26,7 +26,7 @@ use crate::domain::observed::{CloudFacts, Observed};
 use crate::domain::plan::{Step, plan};
 use crate::domain::settings::Settings;
 use crate::io::ec2::Cloud;
-use crate::io::kernel::Kernel;
+use crate::io::kernel::{Kernel, shared};
 use crate::io::kubernetes::Kubernetes;
 use crate::io::netlink::Netlink;
 use crate::telemetry::metrics::Metrics;
@@ -151,10 +151,12 @@ impl<C: Cloud, K: Kernel + 'static> Reconciler<C, K> {
 
     async fn round(&self, memory: &mut Memory) -> Result<()> {
         let begun = Instant::now();
+        let links = self.netlink.links().await.context("observing the node's links")?;
         let observed = Observed {
             cluster: self.kubernetes.facts(),
             cloud: self.cloud_facts(memory),
-            links: Some(self.netlink.links().await.context("observing the node's links")?),
+            shared: shared(&links, self.enforcement.shortcuts).await?,
+            links: Some(links),
             enforcement: self.enforcement,
             settings: self.settings.clone(),
             former_group_sets: memory.group_sets.clone(),

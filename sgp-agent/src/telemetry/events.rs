@@ -11,8 +11,9 @@ use sgp_common::event::Event;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::broadcast::{self, error::RecvError};
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
+use super::trouble::Trouble;
 use crate::domain::flow_record::FlowRecord;
 use crate::io::kernel::maps::{Maps, PinDirs};
 use crate::io::telemetry;
@@ -104,17 +105,13 @@ async fn pass_on(mut stream: UnixStream, mut records: broadcast::Receiver<FlowRe
 /// Appends records to a file for as long as the process lives. Opened for each batch, so that a log that was rotated away
 /// is begun anew.
 pub async fn write_log(path: PathBuf, mut records: broadcast::Receiver<FlowRecord>) {
-    let mut failed = false;
+    let mut trouble = Trouble::default();
     while let Some(record) = next(&mut records).await {
         let mut text = line(&record).unwrap_or_default();
         while let Ok(more) = records.try_recv() {
             text.push_str(&line(&more).unwrap_or_default());
         }
-        let outcome = append(&path, &text).await;
-        if let (Err(error), false) = (&outcome, failed) {
-            warn!(error = format!("{error:#}"), "the flow log cannot be written; records are lost until it can");
-        }
-        failed = outcome.is_err();
+        trouble.met(&append(&path, &text).await, "the flow log cannot be written; records are lost until it can");
     }
 }
 

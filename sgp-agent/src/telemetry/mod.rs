@@ -4,4 +4,5 @@ pub mod events;
 pub mod metrics;
 pub mod pinned;
 pub mod state;
+mod trouble;
 pub mod web;

@@ -96,6 +96,9 @@ impl Collector for Pinned {
         counters(&mut encoder, "sgp_packets", "Packets judged, by pod, direction and reason", packets)?;
         let bytes = verdicts.into_iter().map(|(labels, _, bytes)| (labels, bytes)).collect();
         counters(&mut encoder, "sgp_packet_bytes", "Bytes of the packets judged", bytes)?;
+        let help = "Sampled events lost, because the ring was full; counters have their packets";
+        let lost = encoder.encode_descriptor("sgp_events_lost", help, None, MetricType::Counter)?;
+        ConstCounter::new(self.maps.lost_events()).encode(lost)?;
         gauges(&mut encoder, "sgp_flows", "Tracked flows of a pod, as the last sweep counted", self.flows_by_pod())?;
         gauges(&mut encoder, "sgp_snat_flows", "Translated flows of a pod", self.snat_by_pod())?;
         let label = |name: &str| vec![("map", name.to_owned())];

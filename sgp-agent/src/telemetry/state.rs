@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
-use tracing::warn;
 
+use super::trouble::Trouble;
 use crate::reconcile::Status;
 
 /// Seconds since the node started, suspended ones included.
@@ -94,11 +94,10 @@ impl AgentState {
 
     /// Keeps the file true for as long as the process lives.
     pub async fn keep(self, runtime_dir: PathBuf, mut status: watch::Receiver<Status>) {
+        let mut trouble = Trouble::default();
         while status.changed().await.is_ok() {
             let now = self.after(&status.borrow_and_update());
-            if let Err(error) = now.write(&runtime_dir) {
-                warn!(error = format!("{error:#}"), "commands will not know how far the agent has come");
-            }
+            trouble.met(&now.write(&runtime_dir), "commands do not know how far the agent has come");
         }
     }
 

@@ -27,7 +27,13 @@ fn a_branch_whose_wiring_still_stands_is_kept_although_its_pod_is_gone() {
     let mut observed = world();
     cloud(&mut observed).interfaces.insert("eni-2".into(), branch("eni-2", "u-gone", 7));
     let alias = Alias { interface_id: "eni-2".into(), uid: "u-gone".into(), mac: [2; 6] }.write();
-    observed.links = Some(vec![LinkFacts { name: "eni0".into(), index: 9, mac: [2; 6], alias: Some(alias) }]);
+    observed.links = Some(vec![LinkFacts {
+        name: "eni0".into(),
+        index: 9,
+        mac: [2; 6],
+        alias: Some(alias),
+        ..LinkFacts::default()
+    }]);
     let planned = after_cooldown(&observed, "eni-2");
     assert!(planned.resting.is_empty(), "resting {:?}", planned.resting);
     assert!(!planned.steps.iter().any(|step| matches!(step, CloudStep::Delete { .. })));

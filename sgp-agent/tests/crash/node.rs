@@ -175,7 +175,7 @@ impl Node {
         let alias = Alias { interface_id: interface.to_owned(), uid: pod.uid.clone(), mac: [2, 0, 0, 0, 0, 1] };
         let mut link = |name: String, alias: Option<String>| {
             self.next_index += 1;
-            LinkFacts { name, index: self.next_index, mac: [2; 6], alias }
+            LinkFacts { name, index: self.next_index, mac: [2; 6], alias, ..LinkFacts::default() }
         };
         let host = link(host_interface(Mode::Standard, "eni", &pod.namespace, &pod.name), Some(alias.write()));
         let branch = link(branch_interface(vlan_id), None);

@@ -150,12 +150,22 @@ impl Node {
         assert_eq!(self.plan(observed), [], "a plan that was carried out leaves nothing to do");
     }
 
-    /// Runs a packet, with room for its event.
-    pub(crate) fn run(&mut self, at: At, frame: &[u8]) -> Ran {
+    /// Lets every CPU sample anew.
+    pub(crate) fn sample(&mut self) {
         let room = vec![Sampler::default(); nr_cpus().expect("the number of CPUs")];
         let room = PerCpuValues::try_from(room).expect("one value a CPU");
         self.sampler.set(0, room, 0).expect("SAMPLER");
-        while self.events.next().is_some() {}
+    }
+
+    /// Reads the ring to its end; how many events it held.
+    pub(crate) fn drain(&mut self) -> usize {
+        std::iter::from_fn(|| self.events.next().map(drop)).count()
+    }
+
+    /// Runs a packet, with room for its event.
+    pub(crate) fn run(&mut self, at: At, frame: &[u8]) -> Ran {
+        self.sample();
+        self.drain();
         let (passed, mark) = self.run_unsampled(at, frame);
         let mut events = Vec::new();
         while let Some(item) = self.events.next() {
@@ -185,7 +195,7 @@ impl Node {
 
     /// What is observed of a link.
     pub(crate) fn described_link(&self, name: &str, index: u32, mac: [u8; 6]) -> LinkFacts {
-        LinkFacts { name: name.into(), index, mac, alias: None }
+        LinkFacts { name: name.into(), index, mac, ..LinkFacts::default() }
     }
 
     /// Opens a program once more, to run packets from another thread.
@@ -251,7 +261,7 @@ impl Pod {
 
     fn links(&self) -> [LinkFacts; 2] {
         let alias = Alias { interface_id: self.interface_id.clone(), uid: "uid".into(), mac: self.mac };
-        let link = |name, index, alias| LinkFacts { name, index, mac: [2; 6], alias };
+        let link = |name, index, alias| LinkFacts { name, index, mac: [2; 6], alias, ..LinkFacts::default() };
         [
             link(format!("host{}", self.vlan_id), self.host, Some(alias.write())),
             link(format!("vlan.eth.{}", self.vlan_id), self.branch, None),

@@ -28,7 +28,7 @@ const ROUTER_MAC: &str = "02:00:00:00:0c:01";
 /// Of each family: the pod, its gateway, the router as its branch sees it, and a client behind the router.
 const ADDRESSES: [[&str; 5]; 2] = [
     ["-4", "10.9.9.1/32", "169.254.1.1", "10.200.0.1", CLIENTS[0]],
-    ["-6", "2001:db8:9::1/128", "fe80::1", "fe80::2", CLIENTS[1]],
+    ["-6", "2001:db8:9::1/128", "fe80::1", "fe80:ec2::1", CLIENTS[1]],
 ];
 
 /// A client in the VPC, of each family.
@@ -45,8 +45,8 @@ pub(crate) enum Branch {
 
 /// A pod, the VPC's router, and the wires between them and the node, which is the namespace this was made in.
 pub(crate) struct Wire {
-    pod: Namespace,
-    router: Namespace,
+    pub(crate) pod: Namespace,
+    pub(crate) router: Namespace,
 }
 
 impl Wire {
@@ -149,6 +149,16 @@ impl Wire {
         let Ok((_, from)) = server.recv_from(&mut heard) else { return false };
         server.send_to(b"pong", from).expect("an answer");
         asker.recv(&mut heard).is_ok() && heard == *b"pong"
+    }
+
+    /// Opens a conversation in which the pod asks a client in the VPC by UDP, or the client the pod: the asker's end, and the
+    /// other's, which knows whom it answers.
+    pub(crate) fn converse(&self, asker: &Namespace, answerer: &Namespace, to: SocketAddr) -> (UdpSocket, UdpSocket) {
+        let server = answerer.inside(|| UdpSocket::bind(to).expect("an address of its own"));
+        let asker = asker.inside(|| UdpSocket::bind(SocketAddr::new(any(to.ip()), 0)).expect("a port"));
+        [&server, &asker].iter().for_each(|end| end.set_read_timeout(Some(PATIENCE)).expect("a timeout"));
+        asker.connect(to).expect("a route");
+        (asker, server)
     }
 
     /// Whether an echo request of the pod is answered.

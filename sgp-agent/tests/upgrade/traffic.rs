@@ -19,6 +19,8 @@ const OLD_FLOWS: u16 = 16;
 /// Packets sent at a stretch at most: a receiver's queue has room for a thousand.
 const BURST: u32 = 500;
 const BUFFER: usize = 256 << 20;
+/// Timeouts without a packet after which none is on its way, also in an emulated machine that gets little time.
+const STILL: u32 = 15;
 
 /// What a packet is about. One counter each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,12 +201,20 @@ impl Talk {
 
     /// Notes what arrives in the namespace of this thread until it is over and still. New conversations are answered.
     pub(crate) fn hear(&self) -> Arrived {
-        let (socket, mut arrived, mut bytes) = (raw(), Arrived::nothing(), [0; 128]);
+        let (socket, mut arrived, mut bytes, mut still) = (raw(), Arrived::nothing(), [0; 128], 0);
         self.listening.fetch_add(1, Ordering::SeqCst);
         loop {
             match recv(socket.as_raw_fd(), &mut bytes, MsgFlags::empty()) {
-                Ok(length) => self.note(&socket, &bytes[..length], &mut arrived),
-                Err(nix::errno::Errno::EAGAIN) if self.silent.load(Ordering::SeqCst) => return arrived,
+                Ok(length) => {
+                    still = 0;
+                    self.note(&socket, &bytes[..length], &mut arrived);
+                }
+                Err(nix::errno::Errno::EAGAIN) if self.silent.load(Ordering::SeqCst) => {
+                    still += 1;
+                    if still == STILL {
+                        return arrived;
+                    }
+                }
                 Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EINTR) => {}
                 Err(error) => panic!("listening: {error}"),
             }

@@ -12,14 +12,28 @@ pub enum Tracking {
     Untracked = 1,
 }
 
-/// How a flow came to its node: replies leave the same way.
+/// The way of a flow through its node: replies leave as its packets came.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Way {
-    /// By the pod's own branch, or it was opened by the pod or a neighbour.
+    /// By the pod's own branch, or it was opened by the pod or a neighbour. Whether the host stack rewrites its packets
+    /// is not known.
     Branch = 0,
     /// By another interface of the node: kube-proxy sent it to the pod (a NodePort).
     Node = 1,
+    /// By the branch, and seen there under the addresses of its key.
+    Plain = 2,
+    /// Likewise, and the pod itself sends from and to these addresses: nothing on the node rewrites its packets, and they go
+    /// past the host stack.
+    Short = 3,
+}
+
+impl Way {
+    /// Whether it was seen at the branch under the addresses of its key.
+    #[inline(always)]
+    pub const fn is_plain(self) -> bool {
+        matches!(self, Self::Plain | Self::Short)
+    }
 }
 
 /// Who lets a packet pass: a rule of a policy.

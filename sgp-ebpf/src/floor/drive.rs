@@ -30,3 +30,21 @@ pub(crate) struct Word {
     /// What one more is worth.
     pub(crate) unit: u32,
 }
+
+impl Word {
+    /// What it is in this flow.
+    #[inline(always)]
+    pub(crate) fn of(&self, flow: u32) -> u32 {
+        self.base.wrapping_add(((flow >> (self.shift & 31)) & self.mask).wrapping_mul(self.unit))
+    }
+}
+
+impl Drive {
+    /// The flow whose turn it is.
+    #[inline(always)]
+    pub(crate) fn flow(&mut self) -> u32 {
+        let flow = self.next.wrapping_mul(self.step) & self.mask;
+        self.next = self.next.wrapping_add(1);
+        flow
+    }
+}

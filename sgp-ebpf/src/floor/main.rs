@@ -8,7 +8,9 @@
     reason = "the classifier macro wants `pub` functions and drops their comments; a binary exports nothing"
 )]
 
+mod course;
 mod drive;
+mod traffic;
 
 use aya_ebpf::bindings::{BPF_NOEXIST, TC_ACT_UNSPEC};
 use aya_ebpf::btf_maps::{Array, HashMap, ProgramArray};
@@ -39,8 +41,7 @@ pub fn drive(ctx: TcContext) -> i32 {
     let Some(drive) = DRIVE.get_ptr_mut(0) else { return TC_ACT_UNSPEC };
     // SAFETY: the benchmark runs one packet at a time.
     let drive = unsafe { &mut *drive };
-    let flow = drive.next.wrapping_mul(drive.step) & drive.mask;
-    drive.next = drive.next.wrapping_add(1);
+    let flow = drive.flow();
     for word in &drive.words {
         write(&ctx, word, flow);
     }
@@ -51,7 +52,7 @@ pub fn drive(ctx: TcContext) -> i32 {
 
 #[inline(always)]
 fn write(ctx: &TcContext, word: &Word, flow: u32) {
-    let value = word.base.wrapping_add(((flow >> (word.shift & 31)) & word.mask).wrapping_mul(word.unit));
+    let value = word.of(flow);
     let place = ctx.data() + (word.at & 63) as usize;
     if place + 4 <= ctx.data_end() {
         // SAFETY: inside of the packet.

@@ -6,7 +6,7 @@ use std::fs;
 use anyhow::{Context, Result};
 
 use super::figures::Figure;
-use super::{Report, targets};
+use super::{Report, live, targets};
 use crate::build::cargo;
 
 /// Where it stands, relative to the root.
@@ -22,6 +22,7 @@ pub(super) fn write(report: &Report) -> Result<()> {
 fn text(report: &Report) -> String {
     let machine = &report.machine;
     let rows: String = report.programs.iter().map(row).collect();
+    let (matrix, held) = (matrix(&report.live), held(&report.live));
     format!(
         "# What enforcement costs\n\n\
          Written by `cargo xtask bench --document`; run it for the figures of your machine.\n\n\
@@ -29,6 +30,7 @@ fn text(report: &Report) -> String {
          a figure is theirs.\n\n\
          ## One packet in one program\n\n{HOW}\n\n\
          | one packet | ns, median | spread | of its floor | meant | kept |\n|---|---|---|---|---|---|\n{rows}\n\
+         ## Live traffic\n\n{LIVE} {} rounds.\n\n{matrix}\n{held}\n\
          ## Where it goes\n\n{PROFILE}\n\n## What is not measured\n\n{MISSING}\n",
         machine.processors,
         machine.processor,
@@ -39,6 +41,7 @@ fn text(report: &Report) -> String {
         machine.revision,
         machine.load,
         machine.processors,
+        report.live_rounds,
     )
 }
 
@@ -60,6 +63,51 @@ fn row(figure: &Figure) -> String {
     row
 }
 
+/// Configurations from top to bottom, measures from left to right.
+fn matrix(live: &[live::Figure]) -> String {
+    let measures = live::distinct(live, |figure| &figure.measure);
+    let mut text =
+        format!("| of plain forwarding | {} |\n|---|{}\n", measures.join(" | "), "---|".repeat(measures.len()));
+    for configuration in live::distinct(live, |figure| &figure.configuration) {
+        let cell = |measure: &&str| {
+            let mut found = live.iter().filter(|one| one.configuration == configuration && one.measure == *measure);
+            found.next().map_or_else(String::new, |figure| figure.shown().join(" (") + ")")
+        };
+        let cells: Vec<String> = measures.iter().map(cell).collect();
+        let _ = writeln!(text, "| {configuration} | {} |", cells.join(" | "));
+    }
+    text
+}
+
+/// Those of which something is meant.
+fn held(live: &[live::Figure]) -> String {
+    let mut text = "| ours | measure | of plain forwarding | meant | kept |\n|---|---|---|---|---|\n".to_owned();
+    for figure in live {
+        let Some(least) = targets::least(figure) else { continue };
+        let kept = if figure.ratio >= least { "yes" } else { "**no**" };
+        let live::Figure { configuration, measure, ratio, .. } = figure;
+        let _ = writeln!(text, "| {configuration} | {measure} | {ratio:.2} | >= {least:.2} | {kept} |");
+    }
+    text
+}
+
+const LIVE: &str = "\
+A pod, its node and what is outside are network namespaces with veths between, a veth standing for the branch; the node is once one that \
+only forwards, and once one of each configuration, and each value is taken next to one of plain forwarding. Figures are the medians of the \
+rounds' ratios, with the least and the most of them; above 1 is faster than the kernel without any rule. Plain forwarding, nftables, \
+iptables and the bare redirect have a route for each direction in the table `main` and no more; ours the rules and tables of its mode, \
+programs attached as the agent attaches them, and policies put by it. Before anything is measured each configuration must let pass what \
+its rules allow, drop what they do not, and be seen outside under the right address.\n\n\
+`out`, `in`, `new flows`: UDP frames of 60 bytes a second, pod to outside, outside to pod, and pod to outside where every packet opens a \
+flow. A tc program sends them by the veth of the namespace they come from (`BPF_PROG_TEST_RUN` and `bpf_clone_redirect`, 32 at a time, \
+no system call for any of them); a tc program where they are to come counts and ends them, so only what came is counted. Flows stand \
+before they are measured: a packet of each went through, its answer back, and one more. With SNAT `in` are answers to translated flows. All of that is \
+one processor's work from end to end. TCP streams send from that processor and are received on a second one (Reno, and the segmentation offload of veths); connections \
+(connect, ask, be answered, close) and requests (on one connection, one at a time) have both ends on the first.\n\n\
+`nftables` asks connection tracking first, then one set of address, protocol and port; `iptables` has its rules one after the other, \
+those that match last, and aws-node's chains beside. Ours and aws-node's choose ports at random, nftables keeps them. The bare redirect \
+(`bpf_redirect_neigh` with the next hop given, `bpf_redirect_peer`) looks at nothing: an upper bound.";
+
 const HOW: &str = "\
 The pinned programs themselves run in the kernel (`BPF_PROG_TEST_RUN`), on a node in a network namespace with real policies. A driver of \
 ours writes another packet for each run (`sgp-ebpf/src/floor`), so that flows come in random order, and becomes the program by a tail call; \
@@ -71,16 +119,17 @@ const PROFILE: &str = "\
 An established packet costs its lookup, some 30 ns of parsing, exemptions, ownership, the flow's state and counting, and no other call. \
 To return from a function or a helper costs some 5 ns where the kernel guards returns, so what is common is inlined.\n\n\
 A new flow costs its floor (a miss, then an insertion that hashes again), the lookup of its policy and two or three in its trie, which \
-do not depend on the number of rules, and one in the table of peers. A denied packet costs the same without the insertion; where its \
+do not depend on the number of rules, and, where a rule that allows the service asks for a group, two in the table of peers. A denied packet costs the same without the insertion; where its \
 sender is new each time, the miss in the table of flows is a cache miss. What stands between that and its target is the policy: \
 3 to 4 lookups, each a call. A cache of decisions would save them for repeated questions, and would have to be emptied with every change \
 of rules and members; it is not built.\n\n\
+Live, a packet of a known flow is judged once and goes past the host stack, each way; a flow's first packet each way takes the stack, \
+and meets two of our programs: what is new all the time is slower than plain forwarding.\n\n\
 A translated packet is written to: its checksums are corrected and its addresses stored by six helpers, each of which looks at the whole \
 skb again, and `out` asks a trie whether its destination is translated. That is not optimised yet.";
 
 const MISSING: &str = "\
-Live traffic (packets a second, TCP, connections, latency, beside plain forwarding and nftables) and the redirects past the host stack \
-are not measured and not built yet; neither is the agent's own speed at 100,000 peers.";
+XDP is not built; the agent's own speed at 100,000 peers is not measured.";
 
 #[cfg(test)]
 mod tests {
@@ -98,5 +147,19 @@ mod tests {
         };
         assert_eq!(row(&figure(70.0)), "| established, 1 flow, in | 70 | 60-99 | 1.75 x | <= 75 ns | yes |\n");
         assert!(row(&figure(80.0)).ends_with("| **no** |\n"));
+    }
+
+    #[test]
+    fn live_traffic_has_a_row_for_each_configuration_and_says_whether_its_targets_are_kept() {
+        let of = |configuration: &str, measure: &str| live::Figure {
+            configuration: configuration.into(),
+            ..live::sample(measure)
+        };
+        let live = [of("bare", "requests"), of("ours", "requests"), of("ours", "new flows")];
+        let cell = "0.90 (0.50-1.10)";
+        let head = "| of plain forwarding | requests | new flows |\n|---|---|---|\n";
+        assert_eq!(matrix(&live), format!("{head}| bare | {cell} |  |\n| ours | {cell} | {cell} |\n"));
+        let rows = "| ours | requests | 0.90 | >= 1.00 | **no** |\n| ours | new flows | 0.90 | >= 0.80 | yes |\n";
+        assert!(held(&live).ends_with(rows), "{}", held(&live));
     }
 }

@@ -3,6 +3,7 @@
 mod against;
 mod document;
 mod figures;
+mod live;
 mod machine;
 mod programs;
 mod table;
@@ -11,7 +12,7 @@ mod targets;
 use std::fs;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use nix::unistd::{dup, dup2_stdout};
 
 use crate::build::{self, cargo};
@@ -25,6 +26,7 @@ use machine::Machine;
   cargo xtask bench                     everything, as a table; takes some minutes and wants a quiet machine
   cargo xtask bench --quick             three rounds: enough to see an effect of a third
   cargo xtask bench --only established  only cases with `established` in their name, and their floors
+  cargo xtask bench --only live         only traffic through a node; `--only 'live: ours'` without what it is compared with
   cargo xtask bench --against main      this tree's programs and those of another revision, in turn
   cargo xtask bench -o json             for a program to read")]
 pub(crate) struct Args {
@@ -34,7 +36,7 @@ pub(crate) struct Args {
     /// Only cases whose name contains this
     #[arg(long, value_name = "TEXT", default_value = "")]
     only: String,
-    /// Compare with the programs of this git revision, whose maps must have the same layout
+    /// Compare with the programs of this git revision, whose maps must have the same layout; without live traffic
     #[arg(long, value_name = "REV")]
     against: Option<String>,
     /// Also write docs/performance.md anew
@@ -63,12 +65,17 @@ struct Report {
     machine: Machine,
     rounds: usize,
     programs: Vec<Figure>,
+    live_rounds: usize,
+    live: Vec<live::Figure>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     against: Vec<against::Compared>,
 }
 
 /// Rounds of a run, and of a quick one.
 const ROUNDS: [usize; 2] = [15, 3];
+
+/// Rounds of live traffic, and turns in each; and of a quick run.
+const LIVE: [(usize, usize); 2] = [(5, 5), (3, 2)];
 
 /// Runs `cargo xtask bench`.
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -100,17 +107,18 @@ fn aside<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
 }
 
 fn measured(args: &Args, rounds: usize) -> Result<Report> {
-    let machine = Machine::here();
-    match &args.against {
-        None => {
-            let programs = figures::figures(programs::measure(&args.only, rounds, None)?);
-            Ok(Report { machine, rounds, programs, against: Vec::new() })
-        }
-        Some(revision) => {
-            let (programs, against) = against::measure(revision, &args.only, rounds)?;
-            Ok(Report { machine, rounds, programs, against })
-        }
-    }
+    let (machine, (live_rounds, turns)) = (Machine::here(), LIVE[usize::from(args.quick)]);
+    let Some(revision) = &args.against else {
+        let programs = match live::is_all_of(&args.only) {
+            true => Vec::new(),
+            false => figures::figures(programs::measure(&args.only, rounds, None)?),
+        };
+        let live = live::measure(&args.only, live_rounds, turns)?;
+        ensure!(!programs.is_empty() || !live.is_empty(), "nothing has {:?} in its name", args.only);
+        return Ok(Report { machine, rounds, programs, live_rounds, live, against: Vec::new() });
+    };
+    let (programs, against) = against::measure(revision, &args.only, rounds)?;
+    Ok(Report { machine, rounds, programs, live_rounds, live: Vec::new(), against })
 }
 
 /// Where a run leaves its files.

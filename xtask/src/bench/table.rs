@@ -2,27 +2,28 @@
 
 use std::fmt::Write as _;
 
-use super::Report;
+use super::{Report, live};
 
 /// Tables, under a line that says where they were measured.
 pub(super) fn text(report: &Report) -> String {
     let machine = &report.machine;
     let mut text = format!(
-        "{} x {}, Linux {}, load {} before; {} rounds, {}, {}\n\n",
-        machine.processors,
-        machine.processor,
-        machine.kernel,
-        machine.load,
-        report.rounds,
-        machine.revision,
-        machine.date
+        "{} x {}, Linux {}, load {} before; {}, {}\n",
+        machine.processors, machine.processor, machine.kernel, machine.load, machine.revision, machine.date
     );
     let rows = report.programs.iter().map(|figure| {
         let ratio = figure.ratio.map_or_else(String::new, |ratio| format!("{ratio:.2} x"));
         let spread = format!("{:.0}-{:.0}", figure.least_ns, figure.most_ns);
         [figure.case.clone(), format!("{:.0}", figure.median_ns), spread, ratio]
     });
-    text += &columns(["one packet, net", "ns", "spread", "of its floor"], rows.collect());
+    if !report.programs.is_empty() {
+        let head = format!("one packet, net, {} rounds", report.rounds);
+        text += "\n";
+        text += &columns([&head, "ns", "spread", "of its floor"], rows.collect());
+    }
+    if !report.live.is_empty() {
+        text += &live_text(report);
+    }
     if !report.against.is_empty() {
         let rows = report.against.iter().map(|both| {
             let number = |ns: f64| format!("{ns:.0}");
@@ -32,6 +33,18 @@ pub(super) fn text(report: &Report) -> String {
         text += &columns(["against the other revision", "then, ns", "now, ns", "ratio"], rows.collect());
     }
     text
+}
+
+/// Measure by measure, so that what is compared stands together.
+fn live_text(report: &Report) -> String {
+    let measures = live::distinct(&report.live, |figure| &figure.measure).into_iter();
+    let of_measure = |measure| report.live.iter().filter(move |figure| figure.measure == measure);
+    let rows = measures.flat_map(of_measure).map(|figure| {
+        let [ratio, spread] = figure.shown();
+        [format!("{}: {}", figure.measure, figure.configuration), figure.rate(), ratio, spread]
+    });
+    let head = format!("live, {} rounds beside plain forwarding", report.live_rounds);
+    "\n".to_owned() + &columns([&head, "a second", "of plain", "spread"], rows.collect())
 }
 
 /// Four columns, the first to the left and the others to the right.

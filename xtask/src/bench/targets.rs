@@ -1,6 +1,7 @@
 //! What the data path is meant to cost, and whether it does.
 
 use super::figures::Figure;
+use super::live;
 
 /// The most a case may cost.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -48,9 +49,39 @@ impl Limit {
     }
 }
 
+/// Measures of live traffic, and the least that ours are meant to reach of plain forwarding: in the VPC, and translated.
+const LIVE_TARGETS: [(&str, [Option<f64>; 2]); 8] = [
+    ("out, 1024 flows", [Some(1.15), Some(1.05)]),
+    ("out, 65536 flows", [Some(0.95), Some(0.85)]),
+    ("in, 1024 flows", [Some(1.35), None]),
+    ("new flows", [Some(0.80), Some(0.50)]),
+    ("TCP, 1 stream", [Some(0.97); 2]),
+    ("TCP, 4 streams", [Some(0.97); 2]),
+    ("connections", [Some(0.97); 2]),
+    ("requests", [Some(1.0); 2]),
+];
+
+/// What a figure of live traffic is meant to be at least; nothing is said of others' configurations.
+pub(super) fn least(figure: &live::Figure) -> Option<f64> {
+    let ours = figure.configuration.strip_prefix("ours")?;
+    let (_, least) = LIVE_TARGETS.into_iter().find(|(measure, _)| *measure == figure.measure)?;
+    least[usize::from(ours.ends_with("SNAT"))]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn live_traffic_of_ours_is_held_to_what_is_said_of_its_measure() {
+        let least = |configuration: &str, measure: &str| {
+            super::least(&live::Figure { configuration: configuration.into(), ..live::sample(measure) })
+        };
+        assert_eq!(least("ours, strict, 60 rules", "out, 1024 flows"), Some(1.15));
+        assert_eq!(least("ours, standard, 60 rules, SNAT", "new flows"), Some(0.50));
+        assert_eq!(least("ours, standard, 60 rules, SNAT", "in, 1024 flows"), None);
+        assert_eq!(least("bare redirect", "requests"), None);
+    }
 
     fn figure(case: &str, median_ns: f64, ratio: Option<f64>) -> Figure {
         Figure { case: case.into(), median_ns, least_ns: median_ns, most_ns: median_ns, floor: None, ratio }

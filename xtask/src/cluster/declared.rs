@@ -15,7 +15,7 @@ use crate::tools::Tools;
 /// RBAC of the agent.
 pub(crate) const AGENT_RBAC: &str = include_str!("../../../deploy/rbac.yaml");
 const DAEMONSET: &str = include_str!("../../../deploy/daemonset.yaml");
-const CONTROLLER: &str = include_str!("../../../deploy/controller.yaml");
+const CONTROLLER: &str = include_str!("../../../deploy/controller/controller.yaml");
 
 /// Mounts for a container's: all read-only but what has a volume. `$1` is the volume, `$2` what setpriv does, `$3` the program,
 /// the rest its arguments. The program is mounted where a root without CAP_DAC_OVERRIDE reaches it: a home directory may be

@@ -4,6 +4,7 @@ mod bpf;
 mod cache;
 mod controlplane;
 pub(crate) mod fuzzer;
+mod helm;
 pub(crate) mod kernels;
 mod packages;
 mod promtool;
@@ -22,7 +23,7 @@ pub(crate) use bpf::BpfRustc;
 pub(crate) use cache::root as cache_root;
 
 /// The order is that of need: the BPF toolchain is waited for first.
-const STEPS: [Step; 10] = [
+const STEPS: [Step; 12] = [
     bpf::RUSTC,
     bpf::LINKER,
     packages::TOOLS_STEP,
@@ -31,6 +32,8 @@ const STEPS: [Step; 10] = [
     kernels::STEP,
     python::STEP,
     controlplane::STEP,
+    python::HADOLINT_STEP,
+    helm::STEP,
     fuzzer::COMPILER_STEP,
     fuzzer::STEP,
 ];
@@ -74,13 +77,16 @@ pub(crate) enum Part {
     Vm,
     /// The kernels that are tested on unless others are asked for.
     Kernels,
+    /// What reads the chart and the Dockerfile of `deploy/`.
+    Deploy,
     /// What fuzzing needs.
     Fuzz,
 }
 
 impl Part {
     /// Everything.
-    pub(crate) const ALL: [Part; 6] = [Part::Bpf, Part::Tools, Part::Cluster, Part::Vm, Part::Kernels, Part::Fuzz];
+    pub(crate) const ALL: [Part; 7] =
+        [Part::Bpf, Part::Tools, Part::Cluster, Part::Vm, Part::Kernels, Part::Deploy, Part::Fuzz];
 }
 
 /// One thing setup knows how to find and to install.
@@ -196,6 +202,10 @@ pub(crate) struct Found {
     pub(crate) venv: Option<PathBuf>,
     /// The program `promtool`.
     pub(crate) promtool: Option<PathBuf>,
+    /// The program `helm`.
+    pub(crate) helm: Option<PathBuf>,
+    /// The program `hadolint`.
+    pub(crate) hadolint: Option<PathBuf>,
 }
 
 /// Looks for everything setup provides.
@@ -206,6 +216,8 @@ pub(crate) fn found() -> Found {
         kube_bin: controlplane::found(),
         venv: python::found(),
         promtool: promtool::found(),
+        helm: helm::found(),
+        hadolint: python::hadolint(),
     }
 }
 

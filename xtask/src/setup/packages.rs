@@ -14,7 +14,7 @@ pub(super) struct Tool {
     pub(super) probe: &'static str,
 }
 
-const TOOLS: [Tool; 12] = [
+const TOOLS: [Tool; 13] = [
     Tool { package: "iproute2", probe: "ip" },
     Tool { package: "iptables", probe: "iptables" },
     Tool { package: "nftables", probe: "nft" },
@@ -25,6 +25,7 @@ const TOOLS: [Tool; 12] = [
     Tool { package: "curl", probe: "curl" },
     Tool { package: "containernetworking-plugins", probe: "/usr/lib/cni/ptp" },
     Tool { package: "openssl", probe: "openssl" },
+    Tool { package: "faketime", probe: "faketime" },
     Tool { package: "procps", probe: "sysctl" },
     Tool { package: "util-linux", probe: "nsenter" },
 ];

@@ -75,7 +75,14 @@ impl Args {
         let (cluster, vm) = (!self.no_cluster && !self.is_only_vm(), !self.no_vm);
         // A kernel that is asked for is provided when its turn comes.
         let kernels = vm && !self.is_only_vm();
-        let wanted = [(Part::Tools, true), (Part::Cluster, cluster), (Part::Vm, vm), (Part::Kernels, kernels)];
+        let here = !self.is_only_vm();
+        let wanted = [
+            (Part::Tools, true),
+            (Part::Cluster, cluster),
+            (Part::Vm, vm),
+            (Part::Kernels, kernels),
+            (Part::Deploy, here),
+        ];
         wanted.into_iter().filter(|(_, wanted)| *wanted).map(|(part, _)| part).collect()
     }
 }
@@ -89,7 +96,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if !args.is_only_vm() {
         part("cargo test", &mut cargo_test(&args.filter), &mut results);
         if !knows_vlans() {
-            part("with promtool", &mut promtool_test(&args.filter), &mut results);
+            part("with readers of deploy/", &mut deploy_test(&args.filter), &mut results);
         }
     }
     if !args.no_cluster && !args.is_only_vm() {
@@ -130,23 +137,25 @@ fn note(results: &mut Results, part: &str, outcome: Result<()>) {
 fn cargo_test(filter: &str) -> Command {
     let mut test = host_test(filter);
     if knows_vlans() {
-        // Tests that are ignored wait for VLAN links, or for promtool.
+        // Tests that are ignored wait for VLAN links, or for what reads deploy/.
         test.args(["--", "--include-ignored"]);
     }
     test
 }
 
-/// The one that waits for promtool, where the others wait for VMs with VLAN links.
-fn promtool_test(filter: &str) -> Command {
+/// Those that wait for promtool, helm and hadolint, where the others wait for VMs with VLAN links.
+fn deploy_test(filter: &str) -> Command {
     let mut test = host_test(filter);
-    test.args(["--test", "monitoring", "--", "--ignored"]);
+    test.args(["--test", "monitoring", "--test", "chart", "--test", "deploy", "--", "--ignored"]);
     test
 }
 
 fn host_test(filter: &str) -> Command {
     let mut test = cargo::command();
     test.args(["test", "--no-fail-fast"]).args(cargo::HOST_PACKAGES).args(named(filter));
-    test.env("SGP_TEST_ROOT", "1").envs(setup::found().promtool.map(|program| ("PROMTOOL", program)));
+    let found = setup::found();
+    let programs = [("PROMTOOL", found.promtool), ("HELM", found.helm), ("HADOLINT", found.hadolint)];
+    test.env("SGP_TEST_ROOT", "1").envs(programs.into_iter().filter_map(|(name, program)| Some((name, program?))));
     test
 }
 

@@ -3,8 +3,11 @@
 use super::{Answer, FARGATE_GROUPS, Operation, Question, annotation};
 use crate::domain::annotation::POD_ENI;
 
-/// The agents' own user.
-pub const OUR_WRITER: &str = "system:serviceaccount:kube-system:sgp-agent";
+/// The agents' own user, where they are installed in `namespace`.
+pub fn our_writer(namespace: &str) -> String {
+    format!("system:serviceaccount:{namespace}:sgp-agent")
+}
+
 /// Users of AWS's resource controller, which writes the annotation where agents only observe.
 pub const AWS_WRITERS: [&str; 3] = [
     "eks:vpc-resource-controller",

@@ -10,7 +10,7 @@ mod review;
 
 use serde_json::Value;
 
-pub use guard::{AWS_WRITERS, OUR_WRITER, guard};
+pub use guard::{AWS_WRITERS, guard, our_writer};
 pub use injection::{Matched, pod_of, policies_matter, resource_injection};
 pub use review::{answer, question};
 

@@ -105,6 +105,15 @@ pub(super) fn remove_all() -> Result<()> {
     standing(None)?.iter().try_for_each(Filter::delete)
 }
 
+/// Those of some interfaces, by index, at which somebody else has filters.
+pub(super) fn others(interfaces: &[(String, u32)]) -> Result<BTreeSet<u32>> {
+    let hooks = listed(interfaces)?;
+    let foreign = |(name, index, messages): &(String, u32, Vec<TcMessage>)| {
+        (filters(messages).count() > ours_of(name, *index, messages).len()).then_some(*index)
+    };
+    Ok(hooks.iter().filter_map(foreign).collect())
+}
+
 fn provide_qdisc(interface: &str) -> Result<()> {
     match qdisc_add_clsact(interface) {
         Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
@@ -130,25 +139,30 @@ fn standing(interface: Option<&str>) -> Result<Vec<Filter>> {
     let all = if_nameindex().context("listing interfaces")?;
     let named = all.iter().map(|found| (found.name().to_string_lossy().into_owned(), found.index()));
     let interfaces: Vec<(String, u32)> = named.filter(|(name, _)| interface.is_none_or(|only| only == name)).collect();
+    Ok(listed(&interfaces)?.iter().flat_map(|(name, index, messages)| ours_of(name, *index, messages)).collect())
+}
+
+/// All filters of some interfaces, by hook.
+fn listed(interfaces: &[(String, u32)]) -> Result<Vec<(String, u32, Vec<TcMessage>)>> {
     // A thread of its own, since the caller's may be driving futures already; it is in the caller's namespace.
-    let read = thread::scope(|scope| scope.spawn(|| read(&interfaces)).join());
+    let read = thread::scope(|scope| scope.spawn(|| read(interfaces)).join());
     read.unwrap_or_else(|_| bail!("the thread that reads filters panicked"))
 }
 
-fn read(interfaces: &[(String, u32)]) -> Result<Vec<Filter>> {
+fn read(interfaces: &[(String, u32)]) -> Result<Vec<(String, u32, Vec<TcMessage>)>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().context("starting a runtime")?;
     runtime.block_on(async {
         let (connection, handle, _) = new_connection().context("opening a netlink socket")?;
         tokio::spawn(connection);
-        let mut ours = Vec::new();
+        let mut hooks = Vec::new();
         for (name, index) in interfaces {
             for hook in [TcAttachType::Ingress, TcAttachType::Egress] {
                 let messages = dump(&handle, *index, hook).await;
                 let messages = messages.with_context(|| format!("listing the filters of {name}"))?;
-                ours.extend(ours_of(name, *index, &messages));
+                hooks.push((name.clone(), *index, messages));
             }
         }
-        Ok(ours)
+        Ok(hooks)
     })
 }
 
@@ -168,9 +182,13 @@ fn absent(errno: i32) -> bool {
 
 /// Those of a hook's filters that are ours.
 fn ours_of(interface: &str, ifindex: u32, messages: &[TcMessage]) -> Vec<Filter> {
-    // Each priority is announced by a message of handle 0 that is no filter.
-    let filters = messages.iter().filter(|message| u32::from(message.header.handle) != 0).enumerate();
-    filters.filter_map(|(place, message)| ours(interface, ifindex, message, place == 0)).collect()
+    let placed = filters(messages).enumerate();
+    placed.filter_map(|(place, message)| ours(interface, ifindex, message, place == 0)).collect()
+}
+
+/// Each priority is announced by a message of handle 0 that is no filter.
+fn filters(messages: &[TcMessage]) -> impl Iterator<Item = &TcMessage> {
+    messages.iter().filter(|message| u32::from(message.header.handle) != 0)
 }
 
 fn ours(interface: &str, ifindex: u32, message: &TcMessage, is_first: bool) -> Option<Filter> {

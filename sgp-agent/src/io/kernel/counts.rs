@@ -50,6 +50,11 @@ impl Maps {
         self.flow_counts.get(&u32::from(vlan_id), 0).unwrap_or_default()
     }
 
+    /// Sampled events that were lost since the maps were made, because nobody emptied the ring in time.
+    pub fn lost_events(&self) -> u64 {
+        self.events_lost.get(&0, 0).map_or(0, |cpus| cpus.iter().sum())
+    }
+
     /// Begins to count for a branch that has taken this VLAN id.
     ///
     /// # Errors

@@ -93,6 +93,8 @@ pub struct Maps {
     pub node: HashMap<MapData, u32, Node>,
     /// What is counted of each endpoint, by its VLAN id.
     pub counters: PerCpuArray<MapData, Counts>,
+    /// Sampled events that found no room in the ring.
+    pub events_lost: PerCpuArray<MapData, u64>,
     /// How often what programs may go by has changed.
     pub changes: Array<MapData, u64>,
     /// Digest of the object the programs came from.
@@ -133,6 +135,7 @@ impl Maps {
             excluded: open!(dirs, map::SNAT_EXCLUDED),
             node: open!(dirs, map::NODE),
             counters: open!(dirs, map::COUNTERS),
+            events_lost: open!(dirs, map::EVENTS_LOST),
             changes: open!(dirs, map::CHANGES),
             object: open!(dirs, map::OBJECT),
         })

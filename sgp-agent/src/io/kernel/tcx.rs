@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use aya::programs::links::{FdLink, LinkOrder};
-use aya::programs::{SchedClassifier, tc::TcAttachOptions};
+use aya::programs::{SchedClassifier, TcAttachType, tc::TcAttachOptions};
 use sgp_common::pins::program;
 
 use super::attachment::hook;
@@ -35,6 +35,18 @@ pub(super) fn detach(dirs: &PinDirs, link: &Link) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Whether somebody else has a program at a tcx hook of an interface.
+pub(super) fn has_others(interface: &str) -> Result<bool> {
+    for hook in [TcAttachType::Ingress, TcAttachType::Egress] {
+        let (_, programs) = SchedClassifier::query_tcx(interface, hook)
+            .with_context(|| format!("asking for the tcx programs of {interface}"))?;
+        if programs.iter().any(|it| it.name_as_str().is_none_or(|name| !program::ALL.contains(&name))) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Puts a program behind every live link of its name.

@@ -15,7 +15,7 @@ use rtnetlink::{
 };
 use sgp_common::addr::Family;
 
-use crate::domain::observed::LinkFacts;
+use crate::domain::observed::{LinkFacts, Queued};
 
 mod routes;
 mod rules;
@@ -180,13 +180,14 @@ impl Netlink {
     }
 }
 
-/// Calls `notify` whenever a link appears, changes or goes, for as long as the process lives.
+/// Calls `notify` whenever a link, a filter or queue on one, or a routing rule of IPv4 appears, changes or goes, for as long as the process lives.
 ///
 /// # Errors
 /// Where the kernel gives no netlink socket.
 pub fn watch_links(notify: impl Fn() + Send + 'static) -> Result<()> {
+    let groups = [MulticastGroup::Link, MulticastGroup::Tc, MulticastGroup::Ipv4Rule];
     let (connection, _, mut messages) =
-        new_multicast_connection(&[MulticastGroup::Link]).context("opening a netlink socket for link changes")?;
+        new_multicast_connection(&groups).context("opening a netlink socket for link changes")?;
     tokio::spawn(connection);
     tokio::spawn(async move {
         while messages.next().await.is_some() {
@@ -208,13 +209,18 @@ fn tentative(message: &AddressMessage) -> Option<IpAddr> {
     address.filter(|_| doubtful)
 }
 
+/// The qdisc of interfaces that have no queue: of veths and VLAN links, unless somebody gives them one.
+const UNQUEUED: &str = "noqueue";
+
 fn facts(message: LinkMessage) -> Option<LinkFacts> {
-    let mut link = LinkFacts { name: String::new(), index: message.header.index, mac: [0; 6], alias: None };
+    let mut link = LinkFacts { index: message.header.index, ..LinkFacts::default() };
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,
             LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
             LinkAttribute::Address(bytes) => link.mac = bytes.try_into().unwrap_or_default(),
+            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+            LinkAttribute::Qdisc(name) if name != UNQUEUED => link.queued = Queued::Yes,
             _ => {}
         }
     }

@@ -139,7 +139,7 @@ fn set(stage: &Stage, node: &Node, settings: &str) -> Result<()> {
 }
 
 /// Waits until a node's agent can serve pods.
-fn serves(node: &Node) -> Result<()> {
+pub(super) fn serves(node: &Node) -> Result<()> {
     until(Duration::from_secs(20), || {
         let socket = std::path::Path::new(&node.run_dir).join("agent.sock");
         let mut stream = std::os::unix::net::UnixStream::connect(socket).context("the agent does not listen yet")?;
@@ -161,12 +161,24 @@ pub(super) fn cripple<'a>(
     Ok(move || set(stage, node, "").and_then(|()| serves(node)))
 }
 
-fn kill_agent(node: &Node) -> Result<Instant> {
+/// As an eviction does it, with no agent to follow until the way back is gone.
+pub(super) fn evict<'a>(stage: &'a Stage, node: &'a Node) -> Result<impl FnOnce() -> Result<()> + 'a> {
+    set(stage, node, "POD_SECURITY_GROUP_ENFORCING_MODE=evicted")?;
+    end_agent(node, "-TERM")?;
+    Ok(move || set(stage, node, "").and_then(|()| serves(node)))
+}
+
+/// Kills a node's agent and waits for the next.
+pub(super) fn kill_agent(node: &Node) -> Result<Instant> {
+    end_agent(node, "-9")
+}
+
+fn end_agent(node: &Node, signal: &str) -> Result<Instant> {
     let pid =
         std::fs::read_to_string(&node.agent_pid_file).with_context(|| format!("reading {}", node.agent_pid_file))?;
     let old = pid.trim().to_owned();
-    let killed = Command::new("kill").args(["-9", &old]).stdout(Stdio::null()).status().context("running kill")?;
-    ensure!(killed.success(), "kill -9 {old} failed");
+    let killed = Command::new("kill").args([signal, &old]).stdout(Stdio::null()).status().context("running kill")?;
+    ensure!(killed.success(), "kill {signal} {old} failed");
     until(Duration::from_secs(20), || {
         let now = std::fs::read_to_string(&node.agent_pid_file).context("no agent yet")?;
         ensure!(now.trim() != old, "the agent was not started again");

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use super::aws_node::AWS_NODE;
 use super::cast::{Cast, space};
 use super::stage::{Role, Stage, Wired};
 use super::talk::{Protocol, Question, Server};
@@ -15,23 +16,10 @@ use crate::demo::tutorial::Node;
 use crate::process::within;
 
 const NODE_PORT: u16 = 30_080;
+/// Priorities of the rules that keep a pod to its branch.
+const KEPT: [u32; 2] = [1022, 1023];
 
-/// What aws-node programs with its own translation on (facts 4); `VPC` and `NODE` are this cluster's.
-const AWS_NODE: [&str; 11] = [
-    "-t nat -N AWS-CONNMARK-CHAIN-0",
-    "-t nat -N AWS-SNAT-CHAIN-0",
-    "-t mangle -A PREROUTING -i eth0 -m addrtype --dst-type LOCAL --limit-iface-in -j CONNMARK --set-xmark 0x80/0x80",
-    "-t mangle -A PREROUTING -i eni+ -j CONNMARK --restore-mark --nfmask 0x80 --ctmask 0x80",
-    "-t nat -A PREROUTING -i eni+ -m state --state NEW -j AWS-CONNMARK-CHAIN-0",
-    "-t nat -A PREROUTING -j CONNMARK --restore-mark --nfmask 0x80 --ctmask 0x80",
-    "-t nat -A AWS-CONNMARK-CHAIN-0 -d VPC -j RETURN",
-    "-t nat -A AWS-CONNMARK-CHAIN-0 -j CONNMARK --set-xmark 0x80/0x80",
-    "-t nat -A POSTROUTING -j AWS-SNAT-CHAIN-0",
-    "-t nat -A AWS-SNAT-CHAIN-0 -d VPC -j RETURN",
-    "-t nat -A AWS-SNAT-CHAIN-0 ! -o vlan+ -m addrtype ! --dst-type LOCAL -j SNAT --to-source NODE --random-fully",
-];
-
-/// The same in its other form, for an iptables that is backed by nftables: the mark is written as a whole.
+/// What [`AWS_NODE`] is in its other form, for an iptables that is backed by nftables: the mark is written as a whole.
 const AWS_NODE_NFT: &str = "table ip aws-cni {
   chain snat-mark { ip daddr VPC return; ct mark set ct mark | 0x80; }
   chain nat-prerouting { type nat hook prerouting priority -90; fib daddr type local return;
@@ -57,6 +45,8 @@ pub(super) fn aws_node(stage: &Stage) -> Result<()> {
         scene.iptables(&rule.replace("VPC", &vpc).replace("NODE", &node))?;
     }
     scene.takes_our_ways().context("beside the chains of aws-node")?;
+    scene.lose_own_way()?;
+    scene.takes_our_ways().context("wired as by aws-node")?;
     let mut nft = within(&scene.node.netns, "nft");
     stage.hands.finish_with(nft.args(["-f", "-"]), &AWS_NODE_NFT.replace("VPC", &vpc))?.ok()?;
     scene.takes_our_ways().context("beside its nftables too")?;
@@ -94,6 +84,22 @@ impl Scene<'_> {
         self.sees(&self.pod_asks(outside), &[80], out)?;
         let by_port = "in eth0, out veth-P as outside, in veth-P, out eth0 as node marked 0x80, answered";
         self.sees(&self.outside_asks(NODE_PORT)?, &[80, NODE_PORT], by_port)
+    }
+
+    /// As if aws-node had wired the pod, which knows nothing of our rules; the agent adds them.
+    fn lose_own_way(&self) -> Result<()> {
+        let own = |priority: u32| format!("{priority}:\tfrom {} ", self.p.address);
+        let rules = || self.stage.hands.finish(within(&self.node.netns, "ip").args(["-4", "rule"]))?.ok();
+        for priority in KEPT {
+            let gone = ["rule", "delete", "from", &self.p.address, "priority", &priority.to_string()];
+            self.stage.hands.finish(within(&self.node.netns, "ip").args(gone))?.ok()?;
+        }
+        until(Duration::from_secs(20), || {
+            let rules = rules()?;
+            let are_back = KEPT.into_iter().all(|priority| rules.contains(&own(priority)));
+            ensure!(are_back, "the pod is not kept to its branch:\n{rules}");
+            Ok(())
+        })
     }
 
     fn sees(&self, question: &Question, served: &[u16], expected: &str) -> Result<()> {

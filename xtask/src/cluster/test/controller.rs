@@ -10,7 +10,7 @@ use crate::declared::{self, Who};
 use crate::demo::hands::{Outcome, until};
 use crate::process::{daemon, finish, within};
 
-const WEBHOOKS: &str = include_str!("../../../../deploy/webhooks.yaml");
+const WEBHOOKS: &str = include_str!("../../../../deploy/controller/webhooks.yaml");
 /// Name in the tags of interfaces that are for the controller alone.
 const CLUSTER: &str = "lost-controller";
 const LIMIT: &str = "jsonpath={.spec.containers[0].resources.limits.vpc\\.amazonaws\\.com/pod-eni}";

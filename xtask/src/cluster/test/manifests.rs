@@ -1,11 +1,11 @@
 //! What stands in `deploy/`, asked of a real API server.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::stage::Stage;
 use crate::declared::AGENT_RBAC;
 
-const CONTROLLER: &str = include_str!("../../../../deploy/controller.yaml");
+const CONTROLLER: &str = include_str!("../../../../deploy/controller/controller.yaml");
 const MANIFESTS: [(&str, &str); 8] = [
     (
         "the CRD of SecurityGroupPolicy",
@@ -15,9 +15,9 @@ const MANIFESTS: [(&str, &str); 8] = [
     ("the CRD of ENIConfig", include_str!("../../../../deploy/crds/eniconfigs.crd.k8s.amazonaws.com.yaml")),
     ("rbac.yaml", AGENT_RBAC),
     ("controller.yaml", CONTROLLER),
-    ("webhooks.yaml", include_str!("../../../../deploy/webhooks.yaml")),
+    ("webhooks.yaml", include_str!("../../../../deploy/controller/webhooks.yaml")),
     ("daemonset.yaml", include_str!("../../../../deploy/daemonset.yaml")),
-    ("networkpolicy.yaml", include_str!("../../../../deploy/networkpolicy.yaml")),
+    ("networkpolicy.yaml", include_str!("../../../../deploy/controller/networkpolicy.yaml")),
 ];
 
 /// A dry run on the server: validated and admitted, not kept.
@@ -25,6 +25,10 @@ pub(super) fn accepted(stage: &Stage) -> Result<()> {
     for (name, yaml) in MANIFESTS {
         let outcome = stage.hands.apply_dry(yaml)?;
         ensure!(outcome.status == 0, "{name}: {}", outcome.words());
+    }
+    for base in ["deploy", "deploy/controller"] {
+        let built = stage.hands.kubectl(&["kustomize", &format!("{}/../{base}", env!("CARGO_MANIFEST_DIR"))])?.ok()?;
+        stage.hands.apply_dry(&built)?.ok().with_context(|| format!("kustomize's {base}"))?;
     }
     may(stage)
 }

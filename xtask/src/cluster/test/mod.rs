@@ -1,10 +1,12 @@
 //! `sgp-dev test`: what only a whole cluster can show. One cluster serves all cases; each cleans up after itself.
 
 mod agents;
+mod aws_node;
 mod beside;
 mod breakages;
 mod burst;
 mod cast;
+mod chart;
 mod choices;
 mod closed;
 mod controller;
@@ -21,6 +23,7 @@ mod rows;
 mod stage;
 mod talk;
 mod transcript;
+mod trouble;
 mod wire;
 
 use std::ops::ControlFlow;
@@ -47,7 +50,7 @@ const EVERYWHERE: [Case; 7] = [
 ];
 
 /// What one cluster is enough for: the first of `CLUSTERS`.
-const CASES: [Case; 27] = [
+const CASES: [Case; 32] = [
     ("an_ec2_rule_change_is_enforced_within_two_seconds", latency::rule_change),
     ("a_new_policy_and_its_pod_are_enforced_from_the_first_packet", latency::first_packet),
     (
@@ -74,12 +77,17 @@ const CASES: [Case; 27] = [
     ("beside_an_aws_node_that_translates_by_itself_standard_pods_take_our_ways", beside::aws_node),
     ("rules_of_a_network_policy_engine_on_host_veths_are_asked_too", beside::policy_engine),
     ("the_manifests_of_deploy_are_accepted_and_grant_what_the_agent_needs", manifests::accepted),
+    ("the_chart_installs_as_kustomize_does_and_each_documented_value_is_accepted", chart::installed),
     ("one_command_each_names_the_cause_of_ten_breakages", breakages::breakages),
     ("a_second_agent_on_a_node_is_refused_by_name", agents::second_agent),
     ("an_agent_without_bpffs_says_how_to_mount_it", agents::no_bpffs),
     ("an_agent_without_permission_for_bpf_says_which", agents::no_permission),
     ("an_unreachable_ec2_is_told_once_and_enforcement_goes_on", agents::unreachable_ec2),
     ("a_download_survives_kill_9_of_the_agent_which_then_changes_nothing", agents::killed_during_download),
+    ("a_full_disk_is_told_once_and_the_agent_goes_on_enforcing_and_starting_pods", trouble::full_disk),
+    ("a_clock_that_jumps_forty_days_ahead_and_back_changes_nothing", trouble::clock_jump),
+    ("while_the_agent_is_evicted_connections_go_on_and_new_pods_wait", trouble::evicted),
+    ("an_api_server_that_is_silent_is_told_once_and_enforcement_follows_ec2_meanwhile", trouble::silent_api_server),
     ("agents_and_controllers_did_all_that_under_exactly_what_deploy_declares", declared::exactly),
 ];
 

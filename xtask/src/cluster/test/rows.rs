@@ -266,11 +266,15 @@ fn serve(scene: &Scene<'_>) -> Result<Vec<Server>> {
 /// Gives a host of the VPC one more address.
 fn add(scene: &Scene<'_>, what: &str, address: &str) -> Result<()> {
     let place = &scene.stage.place;
-    let (length, via) =
-        if address.contains(':') { (128, place.address_v6(250, 10)) } else { (32, place.control_plane()) };
+    let (length, via) = if address.contains(':') {
+        // On a busy machine the kernel takes its time to see that nobody else has it.
+        ("128 nodad", place.address_v6(250, 10))
+    } else {
+        ("32", place.control_plane())
+    };
     for (space, words) in [
         (what, format!("addr replace {address}/{length} dev lo")),
-        ("router", format!("route replace {address}/{length} via {via} dev {what}")),
+        ("router", format!("route replace {address} via {via} dev {what}")),
     ] {
         scene.stage.hands.finish(within(&place.netns(space), "ip").args(words.split(' ')))?.ok()?;
     }

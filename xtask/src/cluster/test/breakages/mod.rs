@@ -69,6 +69,8 @@ fn scene(stage: &Stage) -> Result<Scene<'_>> {
         (other.as_str(), "sg-client"),
         (stage.place.internal_ip(1).as_str(), "NODE"),
         (stage.world.cluster_group.as_str(), "sg-cluster"),
+        // Another cluster beside may have taken the first network.
+        (format!("{}/16", stage.place.address(0, 0)).as_str(), "10.64.0.0/16"),
     ] {
         page.call(this, name);
     }
