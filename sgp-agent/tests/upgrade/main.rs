@@ -175,6 +175,13 @@ impl Drop for Ends<'_> {
     }
 }
 
+/// Who may have lost it: our programs say what they drop, the kernel what its queues had no room for.
+fn explained(node: &Node) -> String {
+    let drops: Vec<_> = node.maps.counted().into_iter().filter(|counted| counted.reason.is_some()).collect();
+    let queues = std::fs::read_to_string("/proc/net/softnet_stat").unwrap_or_default();
+    format!("drops: {drops:?}; queues (second column: dropped):\n{queues}")
+}
+
 fn play_under_traffic(attachment: Attachment) {
     let ((mut case, wire), rounds) = (Case::lay(attachment), rounds());
     let talk = case.talk();
@@ -207,7 +214,7 @@ fn play_under_traffic(attachment: Attachment) {
     );
     // Past the test harness, which keeps what `println` says to itself, and not behind the name it has begun a line with.
     std::io::stdout().write_all(line.as_bytes()).expect("somebody reads");
-    assert_eq!((lost, passed, verdicts.doubled), (0, 0, 0), "{verdicts:?}");
+    assert_eq!((lost, passed, verdicts.doubled), (0, 0, 0), "{verdicts:?}; {}", explained(&case.node));
     KINDS.iter().for_each(|kind| assert!(talk.sent.of(*kind) > 0, "{kind:?} was never sent"));
 }
 
