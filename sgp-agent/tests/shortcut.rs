@@ -11,7 +11,7 @@ use std::process::Command;
 use frames::Frame;
 use node::ground::attachments;
 use node::rules::{ec2, set};
-use node::wire::{Branch, CLIENTS, Wire, ip};
+use node::wire::{Branch, CLIENTS, Wire, converse, ip, tc};
 use node::{At, Node};
 use sgp_agent::domain::enforcement::Shortcuts;
 use sgp_agent::domain::observed::{LinkFacts, Observed, Queued};
@@ -55,8 +55,8 @@ impl Scene {
     fn conversations(&self) -> Vec<(UdpSocket, UdpSocket)> {
         let (pod, wire) = (&self.node.pods[0], &self.wire);
         let clients = CLIENTS.map(|client| client.parse().expect("an address"));
-        let asks = clients.map(|client| wire.converse(&wire.pod, &wire.router, SocketAddr::new(client, 53)));
-        let asked = [pod.ipv4, pod.ipv6].map(|pod| wire.converse(&wire.router, &wire.pod, SocketAddr::new(pod, 53)));
+        let asks = clients.map(|client| converse(&wire.pod, &wire.router, SocketAddr::new(client, 53)));
+        let asked = [pod.ipv4, pod.ipv6].map(|pod| converse(&wire.router, &wire.pod, SocketAddr::new(pod, 53)));
         asks.into_iter().chain(asked).collect()
     }
 
@@ -194,9 +194,4 @@ fn a_branch_takes_only_the_mark_of_a_shortcut_for_one() {
         assert!(!scene.node.run_unsampled(at(mark), &frame).0, "{mark:#x} is judged, and no rule allows it");
     }
     assert_eq!(scene.node.run_unsampled(at(MARK_SHORT | 0x80), &frame), (true, 0x80), "and the mark is taken off");
-}
-
-fn tc(arguments: &str) {
-    let output = Command::new("tc").args(arguments.split(' ')).output().expect("tc runs");
-    assert!(output.status.success(), "tc {arguments}: {}", String::from_utf8_lossy(&output.stderr));
 }

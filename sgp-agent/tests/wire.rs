@@ -11,7 +11,7 @@ use aya::programs::tc::TcAttachOptions;
 use node::Node;
 use node::ground::attachments;
 use node::rules::{ec2, set};
-use node::wire::{Branch, CLIENTS, Wire};
+use node::wire::{Branch, CLIENTS, Wire, tc};
 use sgp_agent::io::kernel::Attachment;
 use sgp_agent::io::kernel::Counted;
 use sgp_agent::io::kernel::maps::PinDirs;
@@ -77,11 +77,6 @@ fn real_packets_pass_and_drop_by_the_rules_however_programs_are_attached() {
 fn add_filter(node: &Node, hook: &str, place: &str, program: &str) {
     let pin = PinDirs::new(&node.dir).program(program);
     tc(&format!("filter replace dev host1 {hook} protocol all {place} bpf da object-pinned {}", pin.display()));
-}
-
-fn tc(arguments: &str) {
-    let output = Command::new("tc").args(arguments.split(' ')).output().expect("tc runs");
-    assert!(output.status.success(), "tc {arguments}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[test]

@@ -94,13 +94,6 @@ pub(crate) fn find_plain(key: &FlowKey, packet: &Packet, here: &Here, admission:
     true
 }
 
-/// Whether a flow's packets go past the host stack.
-#[inline(always)]
-pub(crate) fn is_short(key: &FlowKey) -> bool {
-    // SAFETY: a byte is read whole.
-    unsafe { FLOWS.get(key) }.is_some_and(|flow| matches!(flow.way, Way::Short))
-}
-
 /// As `find_here`, out of line.
 #[inline(never)]
 pub(crate) fn find(
@@ -113,11 +106,11 @@ pub(crate) fn find(
     find_here(key, packet, direction, here, admission)
 }
 
-/// Whether a flow, live or not, came by another interface of the node than the pod's branch.
+/// The way of a flow, live or not.
 #[inline(always)]
-pub(crate) fn came_by_node(key: &FlowKey) -> bool {
-    // SAFETY: it never changes while the entry stands.
-    unsafe { FLOWS.get(key) }.is_some_and(|flow| matches!(flow.way, Way::Node))
+pub(crate) fn way(key: &FlowKey) -> Option<Way> {
+    // SAFETY: a byte is read whole.
+    unsafe { FLOWS.get(key) }.map(|flow| flow.way)
 }
 
 /// Whether the rules have changed since they were asked, and the flow does not outlive its rule.
@@ -130,8 +123,8 @@ fn is_due(flow: &Flow, here: &Here) -> bool {
 }
 
 /// Puts the packet that opened a flow to the rules of today.
-#[inline(always)]
-fn judge_again_here(
+#[inline(never)]
+fn judge_again(
     flow: &Flow,
     key: &FlowKey,
     packet: &Packet,
@@ -145,18 +138,6 @@ fn judge_again_here(
     }
 }
 
-/// Likewise, out of line.
-#[inline(never)]
-fn judge_again(
-    flow: &Flow,
-    key: &FlowKey,
-    packet: &Packet,
-    here: &Here,
-    admission: &mut Admission,
-) -> Result<(), DropReason> {
-    judge_again_here(flow, key, packet, here, admission)
-}
-
 /// Whether a packet would pass by its flow, and who admits that; the flow is not touched.
 #[inline(never)]
 pub(crate) fn would_pass(key: &FlowKey, packet: &Packet, here: &Here, admission: &mut Admission) -> bool {
@@ -166,7 +147,7 @@ pub(crate) fn would_pass(key: &FlowKey, packet: &Packet, here: &Here, admission:
         return false;
     }
     if is_due(flow, here) {
-        return judge_again_here(flow, key, packet, here, admission).is_ok();
+        return judge_again(flow, key, packet, here, admission).is_ok();
     }
     *admission = flow.admission();
     true

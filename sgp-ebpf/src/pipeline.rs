@@ -124,7 +124,7 @@ fn enforce_from_pod(ctx: &TcContext, record: &mut Record) -> Result<Verdict, Dro
 #[inline(never)]
 fn answers_node(packet: &Packet, here: &Here, record: &mut Record) -> Result<bool, DropReason> {
     let Some(key) = flow::key_of(here.id, packet, Direction::Outbound) else { return Ok(false) };
-    if !flow::came_by_node(key) {
+    if !matches!(flow::way(key), Some(Way::Node)) {
         return Ok(false);
     }
     match flow::find(key, packet, Direction::Outbound, here, &mut record.admission) {

@@ -115,7 +115,7 @@ pub(crate) fn is_short(admission: &Admission, here: &Here) -> bool {
 fn is_about_short(ctx: &TcContext, error: &Packet, here: &Here) -> bool {
     let Some(quoted) = packet::quoted(ctx, error) else { return false };
     let Some(key) = flow::key_of(here.id, quoted, Direction::Outbound) else { return false };
-    here.endpoint.settings & SHORTCUT != 0 && flow::is_short(key)
+    here.endpoint.settings & SHORTCUT != 0 && matches!(flow::way(key), Some(Way::Short))
 }
 
 /// Into the pod's own interface, as if it had come from its host veth; what tc is told.

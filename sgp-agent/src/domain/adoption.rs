@@ -88,37 +88,12 @@ fn is_ours(link: &LinkFacts) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::annotation::parse;
-    use crate::domain::observed::{Association, ClusterFacts, NetworkInterface};
-
-    const ANNOTATION: &str = r#"[{"eniId":"eni-1","ifAddress":"06:00:00:00:00:01","privateIp":"10.0.1.10","ipv6Addr":"","vlanID":1,"subnetCidr":"10.0.1.0/24","subnetV6Cidr":""}]"#;
-
-    fn pod() -> Pod {
-        let branch = Some(parse(ANNOTATION));
-        Pod { uid: "u1".into(), namespace: "default".into(), name: "sample-pod".into(), branch, ..Pod::default() }
-    }
-
-    fn link(name: &str, index: u32, alias: Option<&str>) -> LinkFacts {
-        LinkFacts {
-            name: name.into(),
-            index,
-            mac: [6, 0, 0, 0, 0, 1],
-            alias: alias.map(str::to_owned),
-            ..LinkFacts::default()
-        }
-    }
+    use crate::domain::observed::{Association, NetworkInterface};
+    use crate::domain::sample::{self, link};
 
     /// What AWS's controller and plugin leave on a node, in one mode.
     fn observed(host: LinkFacts) -> Observed {
-        let tags = [(VLAN_TAG.to_owned(), "1".to_owned())].into();
-        let addresses = vec!["10.0.1.10".parse().expect("an address")];
-        let eni = NetworkInterface { mac: "06:00:00:00:00:01".into(), addresses, tags, ..NetworkInterface::default() };
-        Observed {
-            cluster: Some(ClusterFacts { pods: [("u1".to_owned(), pod())].into(), ..ClusterFacts::default() }),
-            cloud: Some(CloudFacts { interfaces: [("eni-1".to_owned(), eni)].into(), ..CloudFacts::default() }),
-            links: Some(vec![host, link("vlan.eth.1", 8, None), link("eth0", 2, None)]),
-            ..Observed::default()
-        }
+        sample::observed(vec![host, link("vlan.eth.1", 8, None), link("eth0", 2, None)])
     }
 
     fn names(observed: &Observed, device: u32) -> Vec<String> {

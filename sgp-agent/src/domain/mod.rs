@@ -40,6 +40,8 @@ pub mod readback;
 pub mod reasons;
 pub mod restoring;
 pub mod routing;
+#[cfg(test)]
+mod sample;
 pub mod scenario;
 pub mod settings;
 pub mod shortcut;

@@ -51,26 +51,11 @@ pub fn left(standing: &[RoutingRule]) -> Vec<RoutingRule> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::annotation::parse;
-    use crate::domain::branches::VLAN_TAG;
-    use crate::domain::observed::{CloudFacts, ClusterFacts, NetworkInterface};
+    use crate::domain::sample;
     use crate::domain::settings::SnatPorts;
 
-    const ANNOTATION: &str = r#"[{"eniId":"eni-1","ifAddress":"06:00:00:00:00:01","privateIp":"10.0.1.10","ipv6Addr":"","vlanID":1,"subnetCidr":"10.0.1.0/24","subnetV6Cidr":""}]"#;
-
     fn observed() -> Observed {
-        let pod = Pod { uid: "u1".into(), branch: Some(parse(ANNOTATION)), ..Pod::default() };
-        let eni = NetworkInterface {
-            mac: "06:00:00:00:00:01".into(),
-            addresses: vec!["10.0.1.10".parse().expect("an address")],
-            tags: [(VLAN_TAG.to_owned(), "1".to_owned())].into(),
-            ..NetworkInterface::default()
-        };
-        let mut observed = Observed {
-            cluster: Some(ClusterFacts { pods: [("u1".to_owned(), pod)].into(), ..ClusterFacts::default() }),
-            cloud: Some(CloudFacts { interfaces: [("eni-1".to_owned(), eni)].into(), ..CloudFacts::default() }),
-            ..Observed::default()
-        };
+        let mut observed = sample::observed(Vec::new());
         observed.settings.snat = Snat::Node { exclude: Vec::new(), ports: SnatPorts::Prng };
         observed
     }

@@ -72,37 +72,12 @@ fn end(branch: &BranchAnnotation, family: Family) -> Option<(IpAddr, IpAddr)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::annotation::parse;
-    use crate::domain::branches::VLAN_TAG;
-    use crate::domain::observed::{ClusterFacts, NetworkInterface};
-
-    const ANNOTATION: &str = r#"[{"eniId":"eni-1","ifAddress":"06:00:00:00:00:01","privateIp":"10.0.1.10","ipv6Addr":"","vlanID":1,"subnetCidr":"10.0.1.0/24","subnetV6Cidr":""}]"#;
+    use crate::domain::sample::{self, link};
 
     /// A standard pod, wired for the pod of this UID.
     fn observed(uid: &str) -> Observed {
-        let branch = Some(parse(ANNOTATION));
-        let pod =
-            Pod { uid: "u1".into(), namespace: "default".into(), name: "sample-pod".into(), branch, ..Pod::default() };
-        let eni = NetworkInterface {
-            mac: "06:00:00:00:00:01".into(),
-            addresses: vec!["10.0.1.10".parse().expect("an address")],
-            tags: [(VLAN_TAG.to_owned(), "1".to_owned())].into(),
-            ..NetworkInterface::default()
-        };
         let alias = Alias { interface_id: "eni-1".into(), uid: uid.into(), mac: [2; 6] };
-        let link = |name: &str, index, alias| LinkFacts {
-            name: name.into(),
-            index,
-            mac: [6, 0, 0, 0, 0, 1],
-            alias,
-            ..LinkFacts::default()
-        };
-        Observed {
-            cluster: Some(ClusterFacts { pods: [("u1".to_owned(), pod)].into(), ..ClusterFacts::default() }),
-            cloud: Some(CloudFacts { interfaces: [("eni-1".to_owned(), eni)].into(), ..CloudFacts::default() }),
-            links: Some(vec![link("enicc21c2d7785", 7, Some(alias.write())), link("vlan.eth.1", 8, None)]),
-            ..Observed::default()
-        }
+        sample::observed(vec![link("enicc21c2d7785", 7, Some(&alias.write())), link("vlan.eth.1", 8, None)])
     }
 
     fn standing(text: &str) -> BTreeSet<Standing> {

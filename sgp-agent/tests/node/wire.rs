@@ -151,16 +151,6 @@ impl Wire {
         asker.recv(&mut heard).is_ok() && heard == *b"pong"
     }
 
-    /// Opens a conversation in which the pod asks a client in the VPC by UDP, or the client the pod: the asker's end, and the
-    /// other's, which knows whom it answers.
-    pub(crate) fn converse(&self, asker: &Namespace, answerer: &Namespace, to: SocketAddr) -> (UdpSocket, UdpSocket) {
-        let server = answerer.inside(|| UdpSocket::bind(to).expect("an address of its own"));
-        let asker = asker.inside(|| UdpSocket::bind(SocketAddr::new(any(to.ip()), 0)).expect("a port"));
-        [&server, &asker].iter().for_each(|end| end.set_read_timeout(Some(PATIENCE)).expect("a timeout"));
-        asker.connect(to).expect("a route");
-        (asker, server)
-    }
-
     /// Whether an echo request of the pod is answered.
     pub(crate) fn pod_pings(&self, [a, b, c, d]: [u8; 4]) -> bool {
         self.pod.inside(|| {
@@ -173,6 +163,16 @@ impl Wire {
             recv(ping.as_raw_fd(), &mut [0; 64], MsgFlags::empty()).is_ok()
         })
     }
+}
+
+/// Opens a conversation in which the pod asks a client in the VPC by UDP, or the client the pod: the asker's end, and the
+/// other's, which knows whom it answers.
+pub(crate) fn converse(asker: &Namespace, answerer: &Namespace, to: SocketAddr) -> (UdpSocket, UdpSocket) {
+    let server = answerer.inside(|| UdpSocket::bind(to).expect("an address of its own"));
+    let asker = asker.inside(|| UdpSocket::bind(SocketAddr::new(any(to.ip()), 0)).expect("a port"));
+    [&server, &asker].iter().for_each(|end| end.set_read_timeout(Some(PATIENCE)).expect("a timeout"));
+    asker.connect(to).expect("a route");
+    (asker, server)
 }
 
 fn any(like: IpAddr) -> IpAddr {
@@ -219,4 +219,10 @@ impl Drop for Namespace {
 pub(crate) fn ip(arguments: &str) {
     let output = Command::new("ip").args(arguments.split_whitespace()).output().expect("ip runs");
     assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Runs `tc` where this is.
+pub(crate) fn tc(arguments: &str) {
+    let output = Command::new("tc").args(arguments.split(' ')).output().expect("tc runs");
+    assert!(output.status.success(), "tc {arguments}: {}", String::from_utf8_lossy(&output.stderr));
 }
