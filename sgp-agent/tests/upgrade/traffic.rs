@@ -19,6 +19,8 @@ const OLD_FLOWS: u16 = 16;
 /// Packets sent at a stretch at most: a receiver's queue has room for a thousand.
 const BURST: u32 = 500;
 const BUFFER: usize = 256 << 20;
+/// How long to wait for what is under way, also in an emulated machine that gets little time.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Timeouts without a packet after which none is on its way, also in an emulated machine that gets little time.
 const STILL: u32 = 15;
 
@@ -68,11 +70,15 @@ impl Kind {
     }
 }
 
-/// How many of each kind were sent.
+/// How many there were of each kind.
 #[derive(Default)]
-pub(crate) struct Sent([AtomicU32; KINDS.len()]);
+pub(crate) struct Counts([AtomicU32; KINDS.len()]);
 
-impl Sent {
+impl Counts {
+    pub(crate) fn all(&self) -> Vec<u32> {
+        KINDS.map(|kind| self.of(kind)).to_vec()
+    }
+
     pub(crate) fn of(&self, kind: Kind) -> u32 {
         self.0[kind as usize].load(Ordering::SeqCst)
     }
@@ -121,12 +127,17 @@ impl Arrived {
 pub(crate) struct Talk {
     pub(crate) client: Ipv4Addr,
     pub(crate) pod: Ipv4Addr,
-    pub(crate) sent: Sent,
+    pub(crate) sent: Counts,
+    /// What arrived, of what is sent while nothing is lost: see [`Talk::settle`].
+    heard: Counts,
     pub(crate) paused: AtomicBool,
     pub(crate) over: AtomicBool,
     pub(crate) silent: AtomicBool,
     /// How many listen.
     pub(crate) listening: AtomicU32,
+    /// How many send, and how often each went round.
+    senders: AtomicU32,
+    rounds: [AtomicU32; 2],
 }
 
 /// Packets a second of a kind that one sender sends.
@@ -137,11 +148,14 @@ impl Talk {
         Self {
             client,
             pod,
-            sent: Sent::default(),
+            sent: Counts::default(),
+            heard: Counts::default(),
             paused: AtomicBool::new(false),
             over: AtomicBool::new(false),
             silent: AtomicBool::new(false),
             listening: AtomicU32::new(0),
+            senders: AtomicU32::new(0),
+            rounds: Default::default(),
         }
     }
 
@@ -149,10 +163,12 @@ impl Talk {
     pub(crate) fn send(&self, rates: Rates) -> f64 {
         let (socket, mut busy, mut last) = (raw(), Duration::ZERO, Instant::now());
         let mut due = vec![0.0; rates.len()];
+        let round = &self.rounds[self.senders.fetch_add(1, Ordering::SeqCst) as usize];
         while !self.over.load(Ordering::SeqCst) {
             std::thread::sleep(Duration::from_micros(500));
             let passed = last.elapsed();
             last = Instant::now();
+            round.fetch_add(1, Ordering::SeqCst);
             if self.paused.load(Ordering::SeqCst) {
                 continue;
             }
@@ -167,6 +183,16 @@ impl Talk {
             }
         }
         busy.as_secs_f64()
+    }
+
+    /// Waits until all that is sent so far has been judged, however long a sender or a queue had no CPU: each sender has
+    /// gone round, and of the `allowed` kinds as many were heard as were sent. What is forbidden went the same way, before them.
+    pub(crate) fn settle(&self, allowed: &[Kind]) {
+        let rounds = self.rounds.each_ref().map(|rounds| rounds.load(Ordering::SeqCst));
+        let went_round = || self.rounds.iter().zip(&rounds).all(|(now, then)| now.load(Ordering::SeqCst) > then + 1);
+        wait(went_round);
+        let sent = self.sent.all();
+        wait(|| allowed.iter().all(|kind| self.heard.of(*kind) >= sent[*kind as usize]));
     }
 
     /// Sends one of each flow there is to be, both ways, so that they stand.
@@ -228,10 +254,19 @@ impl Talk {
         let Some(kind) = KINDS.into_iter().find(|kind| *kind as u8 == bytes[32]) else { return };
         let number = u32::from_be_bytes([bytes[33], bytes[34], bytes[35], bytes[36]]);
         arrived.note(kind, number);
+        self.heard.0[kind as usize].fetch_add(1, Ordering::SeqCst);
         if kind == Kind::New {
             self.sent.0[Kind::Answer as usize].fetch_max(number + 1, Ordering::SeqCst);
             self.send_one(socket, Kind::Answer, number);
         }
+    }
+}
+
+/// Gives up in the end: what does not arrive at all is told as lost.
+fn wait(over: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !over() && begun.elapsed() < PATIENCE {
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
