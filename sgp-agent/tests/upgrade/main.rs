@@ -39,16 +39,12 @@ const JUDGED: Duration = Duration::from_millis(100);
 struct Rounds {
     upgrades: usize,
     restarts_between: usize,
-    /// How often it may be played until nothing is lost. An emulated machine that gets only the time others leave over has
-    /// lost some hundred packets of half a million now and then, on tc filters, with no drop counted by any program or
-    /// queue; why is not known. What is denied may not pass in any play.
-    plays: usize,
 }
 
 fn rounds() -> Rounds {
     match std::env::var_os("SGP_TEST_WORLDS") {
-        None => Rounds { upgrades: 20, restarts_between: 5, plays: 1 },
-        Some(_) => Rounds { upgrades: 2, restarts_between: 2, plays: 3 },
+        None => Rounds { upgrades: 20, restarts_between: 5 },
+        Some(_) => Rounds { upgrades: 2, restarts_between: 2 },
     }
 }
 
@@ -189,9 +185,8 @@ fn explained(node: &Node) -> String {
     format!("drops: {drops:?}; queues (second column: dropped):\n{queues}")
 }
 
-/// Fails where something passed that may not; says so where something was lost.
-fn play_under_traffic(attachment: Attachment, rounds: &Rounds) -> Result<(), String> {
-    let (mut case, wire) = Case::lay(attachment);
+fn play_under_traffic(attachment: Attachment) {
+    let ((mut case, wire), rounds) = (Case::lay(attachment), rounds());
     let talk = case.talk();
     let (change, arrived, seconds) = thread::scope(|scope| {
         let hear = [scope.spawn(|| wire.in_pod(|| talk.hear())), scope.spawn(|| wire.in_router(|| talk.hear()))];
@@ -203,7 +198,7 @@ fn play_under_traffic(attachment: Attachment, rounds: &Rounds) -> Result<(), Str
         let send =
             [scope.spawn(|| wire.in_router(|| talk.send(CLIENT))), scope.spawn(|| wire.in_pod(|| talk.send(POD)))];
         let ends = Ends(&talk);
-        let change = case.play(&talk, rounds);
+        let change = case.play(&talk, &rounds);
         drop(ends);
         let seconds = send.map(|it| it.join().expect("a sender")).into_iter().fold(0.0, f64::max);
         thread::sleep(JUDGED);
@@ -222,9 +217,8 @@ fn play_under_traffic(attachment: Attachment, rounds: &Rounds) -> Result<(), Str
     );
     // Past the test harness, which keeps what `println` says to itself, and not behind the name it has begun a line with.
     std::io::stdout().write_all(line.as_bytes()).expect("somebody reads");
-    assert_eq!((passed, verdicts.doubled), (0, 0), "{verdicts:?}");
+    assert_eq!((lost, passed, verdicts.doubled), (0, 0, 0), "{verdicts:?}; {}", explained(&case.node));
     KINDS.iter().for_each(|kind| assert!(talk.sent.of(*kind) > 0, "{kind:?} was never sent"));
-    if lost == 0 { Ok(()) } else { Err(format!("{verdicts:?}; {}", explained(&case.node))) }
 }
 
 fn total(counts: &[(Kind, usize)]) -> usize {
@@ -235,9 +229,7 @@ fn total(counts: &[(Kind, usize)]) -> usize {
 fn restarts_and_upgrades_lose_no_packet_that_is_allowed_and_pass_none_that_is_forbidden() {
     // Where both are to be had, the one that is used; a kernel that has no other shows the other.
     if let Some(attachment) = attachments().first() {
-        let rounds = rounds();
-        let lossless = || play_under_traffic(*attachment, &rounds).inspect_err(|told| println!("{told}")).is_ok();
-        assert!((0..rounds.plays).any(|_| lossless()), "packets that are allowed were lost in every play");
+        play_under_traffic(*attachment);
     }
 }
 

@@ -221,8 +221,12 @@ impl Talk {
         packet.push(kind as u8);
         packet.extend(number.to_be_bytes());
         let [a, b, c, d] = to.octets();
-        // A local sender may be told that its packet was dropped; that it did not arrive is what counts.
-        let _ = sendto(socket.as_raw_fd(), &packet, &SockaddrIn::new(a, b, c, d, 0), MsgFlags::empty());
+        let send = || sendto(socket.as_raw_fd(), &packet, &SockaddrIn::new(a, b, c, d, 0), MsgFlags::empty());
+        // A raw socket does not wait for room in its send buffer (`__ip_append_data`, Linux 6.1): where the queue behind it
+        // gets no CPU, the packet was never sent. Other errors are no excuse: that it did not arrive is what counts.
+        while send() == Err(nix::errno::Errno::ENOBUFS) {
+            std::thread::yield_now();
+        }
     }
 
     /// Notes what arrives in the namespace of this thread until it is over and still. New conversations are answered.
