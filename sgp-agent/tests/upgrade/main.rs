@@ -29,8 +29,6 @@ const AFTER: [&str; 2] = ["in udp 53 10.0.0.0/8", "in udp 5001 10.0.0.0/8"];
 /// With the answers to what is new, 50,000 packets a second.
 const CLIENT: Rates =
     &[(Kind::In, 20_000), (Kind::New, 400), (Kind::Forbidden, 9_000), (Kind::Closed, 100), (Kind::Opened, 100)];
-/// What nothing may stop, whatever the rules of the moment.
-const ALLOWED: [Kind; 4] = [Kind::In, Kind::Out, Kind::New, Kind::Answer];
 const POD: Rates = &[(Kind::Out, 20_000)];
 /// How long a packet may wait in a queue before it is judged.
 const JUDGED: Duration = Duration::from_millis(100);
@@ -95,7 +93,7 @@ impl Case {
     /// Layout 1 judges, as its last agent left it. Nobody sends while it is laid out.
     fn stage_the_old_layout(&mut self, talk: &Talk) {
         talk.paused.store(true, Ordering::SeqCst);
-        talk.settle(&ALLOWED);
+        talk.settle();
         thread::sleep(JUDGED);
         self.previous.stage(&self.node, self.attachment);
         talk.paused.store(false, Ordering::SeqCst);
@@ -118,7 +116,7 @@ impl Case {
             let middle = round == rounds.upgrades / 2;
             if middle {
                 (change[0], self.rules) = (talk.sent.all(), &AFTER);
-                talk.settle(&ALLOWED);
+                talk.settle();
                 thread::sleep(JUDGED);
             }
             match round % 2 {

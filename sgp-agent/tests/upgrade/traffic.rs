@@ -47,6 +47,10 @@ pub(crate) enum Kind {
 pub(crate) const KINDS: [Kind; 7] =
     [Kind::In, Kind::Out, Kind::New, Kind::Answer, Kind::Forbidden, Kind::Closed, Kind::Opened];
 
+/// What nothing may stop, whatever the rules of the moment, by the kind that is sent for it: each new flow is answered.
+const ALLOWED: [(Kind, Kind); 4] =
+    [(Kind::In, Kind::In), (Kind::Out, Kind::Out), (Kind::New, Kind::New), (Kind::Answer, Kind::New)];
+
 impl Kind {
     fn port(self) -> u16 {
         match self {
@@ -186,13 +190,13 @@ impl Talk {
     }
 
     /// Waits until all that is sent so far has been judged, however long a sender or a queue had no CPU: each sender has
-    /// gone round, and of the `allowed` kinds as many were heard as were sent. What is forbidden went the same way, before them.
-    pub(crate) fn settle(&self, allowed: &[Kind]) {
+    /// gone round, and of what nothing may stop as much was heard as was sent. What is forbidden went the same way, before them.
+    pub(crate) fn settle(&self) {
         let rounds = self.rounds.each_ref().map(|rounds| rounds.load(Ordering::SeqCst));
         let went_round = || self.rounds.iter().zip(&rounds).all(|(now, then)| now.load(Ordering::SeqCst) > then + 1);
         wait(went_round);
         let sent = self.sent.all();
-        wait(|| allowed.iter().all(|kind| self.heard.of(*kind) >= sent[*kind as usize]));
+        wait(|| ALLOWED.iter().all(|(kind, cause)| self.heard.of(*kind) >= sent[*cause as usize]));
     }
 
     /// Sends one of each flow there is to be, both ways, so that they stand.
