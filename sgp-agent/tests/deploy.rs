@@ -5,14 +5,14 @@ use std::path::Path;
 use std::process::Command;
 
 use kube::CustomResourceExt;
-use sgp_agent::io::kubernetes::{CNINode, ENIConfig, SecurityGroupPolicy};
+use sgp_agent::io::kubernetes::{CNINode, ENIConfig, SecurityGroupMembership, SecurityGroupPolicy};
 
 const CRDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/crds");
 
 /// `SGP_BLESS=1` writes the files anew. JSON is YAML too, and needs no second library.
 #[test]
 fn the_crds_in_deploy_are_those_of_the_rust_types() {
-    for crd in [SecurityGroupPolicy::crd(), CNINode::crd(), ENIConfig::crd()] {
+    for crd in [SecurityGroupPolicy::crd(), CNINode::crd(), ENIConfig::crd(), SecurityGroupMembership::crd()] {
         let name = crd.metadata.name.clone().expect("a CRD has a name");
         let path = format!("{CRDS}/{name}.yaml");
         let wanted = serde_json::to_string_pretty(&crd).expect("a CRD is JSON");
@@ -49,12 +49,18 @@ fn iam_allows_what_the_agent_calls_and_nothing_else() {
     let sources = [
         include_str!("../src/io/ec2/mod.rs"),
         include_str!("../src/io/ec2/describe.rs"),
+        include_str!("../src/io/ec2/members.rs"),
         include_str!("../src/io/ec2/steps.rs"),
     ];
     let calls: BTreeSet<String> = sources.iter().flat_map(|source| called(source)).collect();
     assert_eq!(allowed(include_str!("../../deploy/iam/agent.json")), calls);
     let controller = allowed(include_str!("../../deploy/iam/controller.json"));
-    let wanted = ["DescribeNetworkInterfaces", "DescribeTrunkInterfaceAssociations", "DeleteNetworkInterface"];
+    let wanted = [
+        "DescribeNetworkInterfaces",
+        "DescribeSecurityGroupRules",
+        "DescribeTrunkInterfaceAssociations",
+        "DeleteNetworkInterface",
+    ];
     assert_eq!(controller, wanted.iter().map(|action| format!("ec2:{action}")).collect());
 }
 

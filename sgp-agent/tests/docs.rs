@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use sgp_agent::domain::membership::SLICE_MAX;
 use sgp_common::{DropReason, limits};
 
 const SETTINGS: &str = include_str!("../../docs/settings.md");
@@ -44,7 +45,9 @@ fn the_limits_are_those_of_the_programs() {
         ("group sets of a node", limits::POLICIES_MAX),
         ("keys of a compiled policy", limits::POLICY_KEYS_MAX),
         ("addresses whose groups are known", limits::PEERS_MAX),
+        ("addresses of one SecurityGroupMembership", SLICE_MAX as u32),
         ("exceptions from translation", limits::SNAT_EXCLUDED_MAX),
+        ("destinations of `--shortcut all` for the host stack", limits::STACK_NETS_MAX),
         ("sampled events, a second and CPU", limits::EVENTS_PER_SECOND),
     ] {
         assert!(LIMITS.contains(&format!("| {what} | {limit} |")), "docs/limits.md: {what} is {limit}");

@@ -61,7 +61,7 @@ fn shown(kind: &str, pin: PathBuf) -> String {
 fn ids(node: &Node) -> BTreeMap<String, u64> {
     let dirs = PinDirs::new(&node.dir);
     let links = std::fs::read_dir(dirs.links()).expect("links").flatten().map(|link| ("link", link.path()));
-    let programs = program::ALL.into_iter().map(|name| ("prog", dirs.program(name)));
+    let programs = program::PINNED.into_iter().map(|name| ("prog", dirs.program(name)));
     let maps = map::ALL.into_iter().map(|name| ("map", dirs.map(name)));
     let all = links.collect::<Vec<_>>().into_iter().chain(programs).chain(maps);
     all.map(|(kind, pin)| {
@@ -102,7 +102,7 @@ fn a_restarted_agent_finds_everything_and_changes_nothing() {
     assert!(tcp(&mut node, 40000, SYN).passed);
     let (before, installed) = (ids(&node), node.kernel.installed().expect("what is installed"));
     assert_eq!(installed.links.len(), 4);
-    assert_eq!(before.len(), pinned_links() + program::ALL.len() + map::ALL.len());
+    assert_eq!(before.len(), pinned_links() + program::PINNED.len() + map::ALL.len());
     node.reopen();
     assert_eq!(ids(&node), before);
     assert_eq!(node.kernel.installed().expect("what is installed"), installed);
@@ -281,7 +281,7 @@ fn bpftool_names_the_fields_of_every_map() {
 #[test]
 fn uninstalling_removes_every_pin() {
     let Some(node) = node() else { return };
-    assert!(pins(&node.dir) > map::ALL.len() + program::ALL.len() + pinned_links());
+    assert!(pins(&node.dir) > map::ALL.len() + program::PINNED.len() + pinned_links());
     uninstall(&node.dir).expect("pins can be removed");
     assert_eq!(pins(&node.dir), 0);
     uninstall(&node.dir).expect("a second time is no error");

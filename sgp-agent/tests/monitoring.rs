@@ -3,14 +3,19 @@
 mod node;
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use node::Node;
 use sgp_agent::domain::cloud_steps::CloudStep;
 use sgp_agent::domain::failure::Failure;
+use sgp_agent::domain::flow_record::FlowRecord;
 use sgp_agent::io::kernel::maps::PinDirs;
+use sgp_agent::telemetry::events;
 use sgp_agent::telemetry::metrics::Metrics;
 use sgp_agent::telemetry::pinned::Pinned;
 
@@ -93,4 +98,74 @@ fn plain(text: &str) -> String {
         _ => format!("{line}\n"),
     };
     text.lines().filter(|line| *line != "# EOF").map(named).collect()
+}
+
+/// A file system of its own, of 16 KiB, for as long as this lives.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn new() -> Self {
+        let dir = std::env::temp_dir().join(format!("sgp-flow-log-{}", std::process::id()));
+        std::fs::create_dir(&dir).expect("a directory");
+        run(Command::new("mount").args(["-t", "tmpfs", "-o", "size=16k", "none"]).arg(&dir));
+        Self(dir)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        run(Command::new("umount").arg("-l").arg(&self.0));
+        drop(std::fs::remove_dir(&self.0));
+    }
+}
+
+fn run(command: &mut Command) {
+    assert!(command.status().expect("a command").success(), "{command:?}");
+}
+
+/// Lines of a log, each of which is a whole record.
+fn records(log: &Path) -> Vec<FlowRecord> {
+    let text = std::fs::read_to_string(log).expect("a log");
+    assert!(text.is_empty() || text.ends_with('\n'), "half a line at the end: {text:?}");
+    text.lines().map(|line| serde_json::from_str(line).expect("a record")).collect()
+}
+
+#[test]
+fn a_flow_log_on_a_full_disk_is_told_once_keeps_whole_records_and_goes_on_when_there_is_room() {
+    if !node::allowed() {
+        return;
+    }
+    let disk = SmallDisk::new();
+    let (log, said) = (disk.0.join("flows"), disk.0.with_extension("said"));
+    let told = Arc::new(File::create(&said).expect("a place for the agent's own log"));
+    let subscriber = tracing_subscriber::fmt().with_writer(told).with_ansi(false).finish();
+    let record = |seconds| FlowRecord { start: seconds, ..FlowRecord::default() };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    tracing::subscriber::with_default(subscriber, || {
+        runtime.block_on(async {
+            let (sender, receiver) = tokio::sync::broadcast::channel(512);
+            let writer = tokio::spawn(events::write_log(log.clone(), receiver));
+            let send = async |seconds| {
+                sender.send(record(seconds)).expect("a listener");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            };
+            for seconds in 0..100 {
+                send(seconds).await;
+            }
+            let kept = records(&log);
+            assert!((10..100).contains(&kept.len()), "{} of 100 records found room", kept.len());
+            std::fs::rename(&log, disk.0.join("rotated")).expect("rotation");
+            send(100).await;
+            std::fs::remove_file(disk.0.join("rotated")).expect("making room");
+            send(101).await;
+            assert_eq!(records(&log).last().map(|record| record.start), Some(101));
+            drop(sender);
+            writer.await.expect("an end");
+        });
+    });
+    let text = std::fs::read_to_string(&said).expect("what was said");
+    std::fs::remove_file(&said).expect("tidying up");
+    let told = text.matches("the flow log cannot be written").count();
+    // Twice in all, of which once that it is over.
+    assert_eq!((told, text.matches("over: the flow log cannot be written").count()), (2, 1), "{text}");
 }

@@ -51,6 +51,8 @@ pub mod settings {
     /// Packets of flows that nothing on the node rewrites go past the host stack (`--shortcut`). Not where others' programs or
     /// queues on the endpoint's interfaces would miss them.
     pub const SHORTCUT: u32 = 16;
+    /// Of such packets the first ones too (`--shortcut all`), where their destination is not in `STACK_NETS`.
+    pub const STRAIGHT: u32 = 32;
 }
 
 /// Value of `ENDPOINTS`, keyed by endpoint id: the first 64 bits, big-endian, of SHA-256 over the branch's interface id.

@@ -8,6 +8,7 @@
 #![no_std]
 
 pub mod addr;
+pub mod checksum;
 mod direction;
 pub mod endpoint;
 pub mod event;
@@ -20,6 +21,7 @@ pub mod pins;
 pub mod policy;
 pub mod quoted;
 pub mod snat;
+pub mod trunk;
 pub mod verdict;
 
 pub use addr::{Addr, Family};

@@ -38,6 +38,9 @@ pub const SNAT_MAX: u32 = 131_072;
 /// Destinations that are not translated: the VPC's CIDRs and the operator's.
 pub const SNAT_EXCLUDED_MAX: u32 = 1_024;
 
+/// Destinations of which first packets take the host stack: prefixes, most of them of Services.
+pub const STACK_NETS_MAX: u32 = 65_536;
+
 /// First port that stands for a pod's. The range is outside of Linux's `ip_local_port_range` (32768-60999) and Kubernetes'
 /// NodePorts (30000-32767), and reserved (`ip_local_reserved_ports`) for the rest.
 pub const SNAT_PORT_FIRST: u16 = 10_240;

@@ -47,8 +47,13 @@ pub mod map {
     pub const SNAT: &str = "SNAT";
     /// Destinations reached by the branch and under the pod's own address: address prefix -> 1.
     pub const SNAT_EXCLUDED: &str = "SNAT_EXCLUDED";
+    /// Destinations of which first packets take the host stack even so (`--shortcut all`): address prefix -> 1. Addresses of
+    /// Services and of the node itself, and what is nobody's.
+    pub const STACK_NETS: &str = "STACK_NETS";
     /// 0 -> [`crate::snat::Node`]: a hash map, since an array has its values overwritten under a reader's eyes.
     pub const NODE: &str = "NODE";
+    /// VLAN id on the trunk -> what [`crate::trunk`] says of it (u32).
+    pub const VLANS: &str = "VLANS";
     /// VLAN id -> [`crate::event::Counts`], per CPU.
     pub const COUNTERS: &str = "COUNTERS";
     /// Ring buffer of [`crate::event::Event`].
@@ -71,7 +76,7 @@ pub mod map {
     /// the agent loads, costs nothing, since the verifier removes what a constant makes unreachable.
     pub const TEST: &str = "TEST";
     /// Every pinned map.
-    pub const ALL: [&str; 21] = [
+    pub const ALL: [&str; 23] = [
         INTERFACES,
         ENDPOINTS,
         ENDPOINT_NAMES,
@@ -86,7 +91,9 @@ pub mod map {
         FRAGMENTS,
         SNAT,
         SNAT_EXCLUDED,
+        STACK_NETS,
         NODE,
+        VLANS,
         COUNTERS,
         EVENTS,
         SAMPLER,
@@ -96,7 +103,7 @@ pub mod map {
     ];
 }
 
-/// Names of the tc programs, as in the object file and under [`PROGRAMS`].
+/// Names of the programs, as in the object file and under [`PROGRAMS`].
 pub mod program {
     /// Host veth, tc ingress: what the pod sends.
     pub const FROM_POD: &str = "from_pod";
@@ -108,6 +115,10 @@ pub mod program {
     pub const TO_BRANCH: &str = "to_branch";
     /// Primary interface, tc ingress: replies to translated flows.
     pub const FROM_PRIMARY: &str = "from_primary";
-    /// Every program.
+    /// Trunk interface, XDP: frames of branches before an skb exists.
+    pub const FROM_TRUNK: &str = "from_trunk";
+    /// Every tc program.
     pub const ALL: [&str; 5] = [FROM_POD, TO_POD, FROM_BRANCH, TO_BRANCH, FROM_PRIMARY];
+    /// Every program.
+    pub const PINNED: [&str; 6] = [FROM_POD, TO_POD, FROM_BRANCH, TO_BRANCH, FROM_PRIMARY, FROM_TRUNK];
 }

@@ -193,6 +193,7 @@ fn constants(out: &mut String) -> std::fmt::Result {
             FRAGMENTS_MAX,
             SNAT_MAX,
             SNAT_EXCLUDED_MAX,
+            STACK_NETS_MAX,
             SNAT_PORT_FIRST,
             SNAT_PORT_LAST,
             VLAN_IDS_MAX,

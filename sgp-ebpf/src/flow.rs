@@ -81,17 +81,36 @@ fn take_up(
     Found::Live
 }
 
+/// What `find_plain` finds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Plain {
+    /// A live flow that nothing on the node rewrites.
+    Live,
+    /// One that is over, or has another way.
+    No,
+    /// Nothing.
+    Unknown,
+}
+
 /// Counts a packet of the pod into its flow, if that is live and seen at the branch under the very addresses that the pod
 /// sends to: nothing on the node rewrites them, which the flow is told. Whatever else there is to say of it is said at the
 /// branch.
 #[inline(always)]
-pub(crate) fn find_plain(key: &FlowKey, packet: &Packet, here: &Here, admission: &mut Admission) -> bool {
-    let Some(flow) = stored(key) else { return false };
+pub(crate) fn find_plain(key: &FlowKey, packet: &Packet, here: &Here, admission: &mut Admission) -> Plain {
+    let Some(flow) = stored(key) else { return Plain::Unknown };
     if !flow.way.is_plain() || take_up(flow, key, packet, Direction::Outbound, here, admission) != Found::Live {
-        return false;
+        return Plain::No;
     }
     flow.way = Way::Short;
-    true
+    Plain::Live
+}
+
+/// Has a flow's packets take the host stack from now on.
+#[inline(never)]
+pub(crate) fn keep_to_stack(key: &FlowKey) {
+    if let Some(flow) = stored(key) {
+        flow.way = Way::Branch;
+    }
 }
 
 /// As `find_here`, out of line.

@@ -2,7 +2,7 @@
 
 use aya_ebpf::programs::TcContext;
 use sgp_common::endpoint::settings::RELATED_ICMP;
-use sgp_common::flow::FlowKey;
+use sgp_common::flow::{FlowKey, Way};
 use sgp_common::packet::{Packet, Part};
 use sgp_common::policy::Question;
 use sgp_common::{Direction, DropReason, Verdict};
@@ -78,13 +78,18 @@ fn weigh(key: &FlowKey, packet: &Packet, here: &Here, record: &mut Record) -> Re
     }
 }
 
-/// Remembers the flow of a packet, whose key is in scratch, if a rule allows it.
+/// Remembers the flow of a packet, whose key is in scratch, if a rule allows it. One that EC2 would not track passes without, and
+/// by the host stack.
 #[inline(never)]
-fn open(packet: &Packet, here: &Here, record: &mut Record, found: Found) -> Result<Verdict, DropReason> {
+pub(crate) fn open(packet: &Packet, here: &Here, record: &mut Record, found: Found) -> Result<Verdict, DropReason> {
     decide(packet, here, record)?;
     match remember(packet, here, record, found) {
-        Err(reason) if !flow::answers_untracked(packet, record.direction(), here) => Err(reason),
-        _ => Ok(Verdict::Rule),
+        Ok(()) => Ok(Verdict::Rule),
+        Err(_) if flow::answers_untracked(packet, record.direction(), here) => {
+            record.way = Way::Branch;
+            Ok(Verdict::Rule)
+        }
+        Err(reason) => Err(reason),
     }
 }
 

@@ -35,6 +35,7 @@ pub(crate) fn judge(ctx: &TcContext, packet: &Packet, here: &Here, record: &mut 
         return sent(ctx, packet, record, Verdict::Flow);
     }
     let result = weigh(packet, here, record);
+    shortcut::join_stack(packet, here, record);
     if matches!(packet.part, Part::First) {
         let admission = result.is_ok().then_some(&record.admission);
         fragment::remember(here.id, packet, Direction::Outbound, admission);
@@ -66,6 +67,25 @@ fn weigh(packet: &Packet, here: &Here, record: &mut Record) -> Result<Verdict, D
         Found::Refused => return Err(DropReason::NoMatchingRule),
         Found::Over | Found::Nothing => {}
     }
+    admit(key, packet, here, record, found)
+}
+
+/// Judges, translates and sends a packet that opens a flow, whose key is in scratch and nowhere else.
+#[inline(never)]
+pub(crate) fn begin(ctx: &TcContext, packet: &Packet, here: &Here, record: &mut Record) -> Result<Verdict, DropReason> {
+    let key = &scratch().ok_or(DropReason::SnatUnsupported)?.key;
+    let verdict = admit(key, packet, here, record, Found::Nothing)?;
+    sent(ctx, packet, record, verdict)
+}
+
+#[inline(always)]
+fn admit(
+    key: &FlowKey,
+    packet: &Packet,
+    here: &Here,
+    record: &mut Record,
+    found: Found,
+) -> Result<Verdict, DropReason> {
     if matches!(packet.transport, Transport::None) {
         return Err(DropReason::SnatUnsupported);
     }

@@ -1,4 +1,5 @@
-//! The data path of sgp: five tc programs, all telling the same story (`pipeline`).
+//! The data path of sgp: five tc programs, all telling the same story (`pipeline`), and one of XDP that knows its end early
+//! (`trunk`).
 #![no_std]
 #![no_main]
 #![expect(
@@ -21,9 +22,10 @@ mod report;
 mod rewrite;
 mod shortcut;
 mod snat;
+mod trunk;
 
-use aya_ebpf::macros::classifier;
-use aya_ebpf::programs::TcContext;
+use aya_ebpf::macros::{classifier, xdp};
+use aya_ebpf::programs::{TcContext, XdpContext};
 
 /// Host veth, tc ingress: what the pod sends.
 #[classifier]
@@ -53,6 +55,12 @@ pub fn to_branch(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn from_primary(ctx: TcContext) -> i32 {
     leaving::from_primary(&ctx)
+}
+
+/// Trunk interface, XDP: what the VPC delivers to branches, before an skb exists. Frames in several pieces too (Linux 5.18).
+#[xdp(frags)]
+pub fn from_trunk(ctx: XdpContext) -> u32 {
+    trunk::from_trunk(&ctx)
 }
 
 /// The verifier proves that nothing panics; the language wants a handler all the same.

@@ -15,6 +15,7 @@ use sgp_common::limits::*;
 use sgp_common::packet::Packet;
 use sgp_common::policy::{Answer, Peer, Question, RuleKey, RuleName, Selector};
 use sgp_common::snat::{Node, SnatEntry, SnatKey};
+use sgp_common::trunk;
 
 /// A compiled policy.
 pub(crate) type Policy = LpmTrie<Selector, Answer, { POLICY_KEYS_MAX as usize }>;
@@ -48,7 +49,11 @@ pub(crate) static SNAT: HashMap<SnatKey, SnatEntry, { SNAT_MAX as usize }> = Has
 #[btf_map]
 pub(crate) static SNAT_EXCLUDED: LpmTrie<Addr, u8, { SNAT_EXCLUDED_MAX as usize }> = LpmTrie::new();
 #[btf_map]
+pub(crate) static STACK_NETS: LpmTrie<Addr, u8, { STACK_NETS_MAX as usize }> = LpmTrie::new();
+#[btf_map]
 pub(crate) static NODE: HashMap<u32, Node, 1> = HashMap::new();
+#[btf_map]
+pub(crate) static VLANS: Array<u32, { trunk::IDS as usize }> = Array::new();
 #[btf_map]
 pub(crate) static COUNTERS: PerCpuArray<Counts, { VLAN_IDS_MAX as usize }> = PerCpuArray::new();
 #[btf_map]
@@ -97,8 +102,8 @@ pub(crate) struct Scratch {
     pub(crate) revision: u64,
 }
 
-/// Where each CPU keeps the packet it judges, off the stack. tc programs run with softirqs off, so one packet
-/// at a time.
+/// Where each CPU keeps the packet it judges, off the stack. tc programs run with softirqs off, XDP programs in one, native or
+/// generic: so one program at a time, and one packet.
 #[btf_map]
 pub(crate) static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 

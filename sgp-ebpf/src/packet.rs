@@ -1,4 +1,4 @@
-//! Lets the parser of `sgp-common` read from an skb, and reads what the kernel says beside the bytes.
+//! Lets the parser of `sgp-common` read from a frame, and reads what the kernel says beside the bytes.
 
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::programs::TcContext;
@@ -8,35 +8,83 @@ use sgp_common::verdict::{MARK_BY_NODE, MARK_JUDGED};
 
 use crate::maps::{SCRATCH, Scratch};
 
-/// What of an skb lies in one piece, where its headers nearly always are: read without a call.
-struct Linear<'a>(&'a TcContext);
+/// A frame as the kernel gives it to a program: its first piece, where its headers nearly always are, and perhaps more.
+pub(crate) trait Given {
+    /// Where the first piece begins, as if there were no tag.
+    fn begin(&self) -> usize;
+    /// Where it ends.
+    fn end(&self) -> usize;
+    /// How long the frame is, as far as that is known without a call.
+    fn near_length(&self) -> usize;
+    /// How long it is, with all of its pieces.
+    fn whole_length(&self) -> usize;
+    /// Whether some of it is not in the first piece.
+    fn is_paged(&self) -> bool;
+    /// Bytes of any piece, by a helper.
+    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+}
 
-impl Bytes for Linear<'_> {
+impl Given for TcContext {
     #[inline(always)]
-    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        let place = self.0.data() + offset;
-        // SAFETY: inside of the frame; bytes have no alignment.
-        (place + N <= self.0.data_end()).then(|| unsafe { *(place as *const [u8; N]) })
+    fn begin(&self) -> usize {
+        self.data()
     }
 
     #[inline(always)]
-    fn length(&self) -> usize {
-        self.0.len() as usize
+    fn end(&self) -> usize {
+        self.data_end()
+    }
+
+    #[inline(always)]
+    fn near_length(&self) -> usize {
+        self.len() as usize
+    }
+
+    #[inline(always)]
+    fn whole_length(&self) -> usize {
+        self.len() as usize
+    }
+
+    #[inline(always)]
+    fn is_paged(&self) -> bool {
+        self.data() + (self.len() as usize) > self.data_end()
+    }
+
+    #[inline(always)]
+    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        TcContext::load(self, offset).ok()
     }
 }
 
-/// An skb, through the helper that also reaches paged data.
-struct Skb<'a>(&'a TcContext);
+/// The first piece: read without a call.
+struct Linear<'a, F>(&'a F);
 
-impl Bytes for Skb<'_> {
+impl<F: Given> Bytes for Linear<'_, F> {
     #[inline(always)]
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        self.0.load(offset).ok()
+        let place = self.0.begin() + offset;
+        // SAFETY: inside of the frame; bytes have no alignment.
+        (place + N <= self.0.end()).then(|| unsafe { *(place as *const [u8; N]) })
     }
 
     #[inline(always)]
     fn length(&self) -> usize {
-        self.0.len() as usize
+        self.0.near_length()
+    }
+}
+
+/// All pieces, through the helper that reaches them.
+struct Pieces<'a, F>(&'a F);
+
+impl<F: Given> Bytes for Pieces<'_, F> {
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.0.load(offset)
+    }
+
+    #[inline(always)]
+    fn length(&self) -> usize {
+        self.0.whole_length()
     }
 }
 
@@ -47,9 +95,15 @@ pub(crate) fn parsed(ctx: &TcContext) -> Result<Option<&'static Packet>, DropRea
     if skb(ctx).vlan_present != 0 {
         return Err(DropReason::UnsupportedProtocol);
     }
-    let frame = match parse_linear(ctx) {
+    parsed_of(ctx)
+}
+
+/// Likewise, whatever is known beside the frame.
+#[inline(always)]
+pub(crate) fn parsed_of<F: Given>(given: &F) -> Result<Option<&'static Packet>, DropReason> {
+    let frame = match parse_linear(given) {
         // What seems to be cut off may be in the next piece.
-        Err(DropReason::Malformed) if is_paged(ctx) => parse_paged(ctx),
+        Err(DropReason::Malformed) if given.is_paged() => parse_paged(given),
         parsed => parsed,
     };
     Ok(match frame? {
@@ -59,20 +113,14 @@ pub(crate) fn parsed(ctx: &TcContext) -> Result<Option<&'static Packet>, DropRea
 }
 
 #[inline(always)]
-fn parse_linear(ctx: &TcContext) -> Result<Frame, DropReason> {
-    parse(&Linear(ctx), &mut scratch().ok_or(DropReason::Malformed)?.packet)
+fn parse_linear<F: Given>(given: &F) -> Result<Frame, DropReason> {
+    parse(&Linear(given), &mut scratch().ok_or(DropReason::Malformed)?.packet)
 }
 
 /// Out of line, since it is rare.
 #[inline(never)]
-fn parse_paged(ctx: &TcContext) -> Result<Frame, DropReason> {
-    parse(&Skb(ctx), &mut scratch().ok_or(DropReason::Malformed)?.packet)
-}
-
-/// Whether some of the frame is not in its first piece.
-#[inline(always)]
-fn is_paged(ctx: &TcContext) -> bool {
-    ctx.data() + (ctx.len() as usize) > ctx.data_end()
+fn parse_paged<F: Given>(given: &F) -> Result<Frame, DropReason> {
+    parse(&Pieces(given), &mut scratch().ok_or(DropReason::Malformed)?.packet)
 }
 
 /// This CPU's scratch; it is always there, which only the verifier does not know.
@@ -91,13 +139,19 @@ pub(crate) fn quoted(ctx: &TcContext, error: &Packet) -> Option<&'static Packet>
 /// Out of line, as above.
 #[inline(never)]
 fn quoted_to_scratch(ctx: &TcContext, error: &Packet) -> bool {
-    scratch().is_some_and(|scratch| sgp_common::quoted::parse(&Skb(ctx), error, &mut scratch.quoted).is_some())
+    scratch().is_some_and(|scratch| sgp_common::quoted::parse(&Pieces(ctx), error, &mut scratch.quoted).is_some())
 }
 
 /// The frame's source MAC address.
 #[inline(always)]
 pub(crate) fn source_mac(ctx: &TcContext) -> Option<[u8; 6]> {
-    sgp_common::packet::source_mac(&Linear(ctx)).or_else(|| sgp_common::packet::source_mac(&Skb(ctx)))
+    sgp_common::packet::source_mac(&Linear(ctx)).or_else(|| sgp_common::packet::source_mac(&Pieces(ctx)))
+}
+
+/// Bytes of the frame.
+#[inline(always)]
+pub(crate) fn bytes_at<const N: usize>(ctx: &TcContext, offset: usize) -> Option<[u8; N]> {
+    Linear(ctx).read(offset).or_else(|| Pieces(ctx).read(offset))
 }
 
 /// Interface the program runs on.

@@ -13,7 +13,7 @@ use sgp_common::{Direction, DropReason, Verdict};
 
 use crate::endpoint::{self, Here};
 use crate::flow::{self, Found};
-use crate::judge::{judge, judge_here};
+use crate::judge::{judge, judge_here, open};
 use crate::leaving;
 use crate::packet::{self, ifindex, ingress_ifindex};
 use crate::report::Record;
@@ -32,8 +32,8 @@ pub(crate) fn from_branch(ctx: &TcContext) -> i32 {
 fn enforce_from_branch(ctx: &TcContext, record: &mut Record) -> Result<Verdict, DropReason> {
     let here = endpoint::at(ifindex(ctx))?;
     record.is_of(&here);
-    record.way = Way::Plain;
     let Some(packet) = record.parse(ctx)? else { return Ok(Verdict::Exempt) };
+    record.way = shortcut::way_in(packet, &here);
     let verdict = judge_at_branch(ctx, packet, &here, record)?;
     shortcut::to_pod(ctx, packet, &here, record);
     Ok(verdict)
@@ -66,6 +66,7 @@ fn enforce_to_branch(ctx: &TcContext, record: &mut Record) -> Result<Verdict, Dr
     }
     // A flow keeps its way, also where its destination has been excluded since.
     let verdict = judge_at_branch(ctx, packet, &here, record)?;
+    shortcut::join_stack(packet, &here, record);
     leaving::sent(ctx, packet, record, verdict)
 }
 
@@ -109,6 +110,7 @@ fn enforce_from_pod(ctx: &TcContext, record: &mut Record) -> Result<Verdict, Dro
     match shortcut::to_branch(ctx, packet, &here, record) {
         Shortcut::None => {}
         Shortcut::Taken => return Ok(Verdict::Flow),
+        Shortcut::Straight => return open_straight(ctx, packet, &here, record),
         Shortcut::Broken => return Err(DropReason::RewriteFailed),
     }
     if answers_neighbour(packet, &here) {
@@ -117,6 +119,29 @@ fn enforce_from_pod(ctx: &TcContext, record: &mut Record) -> Result<Verdict, Dro
         packet::mark_with(ctx, MARK_BY_NODE | snat::node().map_or(0, |node| node.mark));
     }
     Ok(Verdict::Passed)
+}
+
+/// Judges what opens a flow, whose key is in scratch, in the branch's stead, and sends it past the host stack.
+#[inline(always)]
+fn open_straight(ctx: &TcContext, packet: &Packet, here: &Here, record: &mut Record) -> Result<Verdict, DropReason> {
+    // Connection tracking never hears of it, so nor do replies take the stack.
+    record.way = Way::Short;
+    if !endpoint::owns(here, &packet.source) {
+        return Err(DropReason::SpoofedSource);
+    }
+    if here.endpoint.settings & SNAT != 0 && snat::leaves(packet) {
+        return leaving::begin(ctx, packet, here, record);
+    }
+    // Where there is no flow that could tell replies their way it takes the stack.
+    if exempt(packet, Direction::Outbound, here.endpoint) {
+        return Ok(Verdict::Passed);
+    }
+    let verdict = open(packet, here, record, Found::Nothing)?;
+    if !matches!(record.way, Way::Short) {
+        return Ok(Verdict::Passed);
+    }
+    record.action = shortcut::by_branch(ctx, packet, here.endpoint)?;
+    Ok(verdict)
 }
 
 /// Whether the packet answers what came by another interface of the node, and so leaves by `main` and not by the branch: it

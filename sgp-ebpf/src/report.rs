@@ -1,5 +1,8 @@
 //! Counters of everything, samples of some.
 
+use core::hint::black_box;
+
+use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::programs::TcContext;
 use aya_log_ebpf::warn;
@@ -43,9 +46,15 @@ impl Record {
     /// Begins with a packet. `None` only to the verifier.
     #[inline(always)]
     pub(crate) fn begin(ctx: &TcContext, direction: Direction) -> Option<&'static mut Self> {
-        let record = &mut scratch()?.record;
         // Taken here and not from the packet: the verifier refuses one load through either of two kinds of pointer.
-        record.length = ctx.len().saturating_sub(ETHERNET_LEN as u32);
+        Self::begin_with(ctx.len().saturating_sub(ETHERNET_LEN as u32), direction)
+    }
+
+    /// Likewise, with an IP packet of this many bytes.
+    #[inline(always)]
+    pub(crate) fn begin_with(length: u32, direction: Direction) -> Option<&'static mut Self> {
+        let record = &mut scratch()?.record;
+        record.length = length;
         record.action = TC_ACT_UNSPEC;
         record.parsed = 0;
         record.way = Way::Branch;
@@ -60,8 +69,14 @@ impl Record {
     #[inline(always)]
     pub(crate) fn parse(&mut self, ctx: &TcContext) -> Result<Option<&'static Packet>, DropReason> {
         let packet = crate::packet::parsed(ctx)?;
-        self.parsed = u8::from(packet.is_some());
+        self.has(packet);
         Ok(packet)
+    }
+
+    /// What the frame of this packet carries.
+    #[inline(always)]
+    pub(crate) fn has(&mut self, packet: Option<&Packet>) {
+        self.parsed = u8::from(packet.is_some());
     }
 
     /// The endpoint whose packet this is.
@@ -94,11 +109,17 @@ impl Record {
             self.count(ctx, 0);
             return self.action;
         }
-        self.conclude_apart(ctx, result)
+        self.conclude_apart(ctx, crate::packet::ifindex(ctx), result)
     }
 
+    /// Likewise for whatever kind of program; what is told is told of this interface.
     #[inline(never)]
-    fn conclude_apart(&self, ctx: &TcContext, result: Result<Verdict, DropReason>) -> i32 {
+    pub(crate) fn conclude_apart(
+        &self,
+        ctx: &impl EbpfContext,
+        ifindex: u32,
+        result: Result<Verdict, DropReason>,
+    ) -> i32 {
         if testing() {
             self.show(result);
         }
@@ -107,12 +128,14 @@ impl Record {
             Ok(verdict) => {
                 self.count(ctx, 0);
                 if matches!(verdict, Verdict::Rule) {
-                    self.tell(ctx, 0);
+                    self.tell(ifindex, 0);
                 }
             }
             Err(reason) => {
-                self.count(ctx, reason as u8);
-                self.tell(ctx, reason as u8);
+                // Or the compiler leaves out a bound that only it knows to be kept: reasons come by way of memory.
+                let reason = black_box(reason as u8);
+                self.count(ctx, reason);
+                self.tell(ifindex, reason);
                 return TC_ACT_SHOT;
             }
         }
@@ -143,7 +166,7 @@ impl Record {
     }
 
     #[inline(always)]
-    fn count(&self, ctx: &TcContext, reason: u8) {
+    fn count(&self, ctx: &impl EbpfContext, reason: u8) {
         let Some(counts) = COUNTERS.get_ptr_mut(u32::from(self.vlan_id)) else { return uncounted(ctx) };
         // SAFETY: this CPU's own cell.
         let counter = unsafe { &mut *counts }.cell(self.direction(), reason);
@@ -152,7 +175,7 @@ impl Record {
     }
 
     #[inline(always)]
-    fn tell(&self, ctx: &TcContext, reason: u8) {
+    fn tell(&self, ifindex: u32, reason: u8) {
         let time_ns = now_ns();
         if !sampled(time_ns) {
             return;
@@ -169,7 +192,7 @@ impl Record {
             (*event).time_ns = time_ns;
             (*event).endpoint = self.endpoint;
             (*event).policy_digest = self.admission.policy_digest;
-            (*event).ifindex = crate::packet::ifindex(ctx);
+            (*event).ifindex = ifindex;
             (*event).length = self.length;
             (*event).rule = self.admission.rule;
             (*event).direction = self.direction();
@@ -236,6 +259,6 @@ extern "C" fn count_lost_event() -> u64 {
 
 /// Out of line, and without arguments: logging is rare and takes the stack it needs.
 #[inline(never)]
-fn uncounted(ctx: &TcContext) {
+fn uncounted(ctx: &impl EbpfContext) {
     warn!(ctx, "a VLAN id is beyond the map COUNTERS: packets go uncounted");
 }

@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use anyhow::{Context, Result, ensure};
+use sgp_agent::domain::enforcement::Shortcuts;
 
 use crate::course::BURST;
 use crate::ground::returned;
@@ -34,6 +35,16 @@ pub(crate) struct Lane {
     /// Index of its pod.
     pub(crate) pod: usize,
     pub(crate) far: Far,
+    /// Which packets go past the host stack.
+    pub(crate) shortcuts: Shortcuts,
+}
+
+impl Lane {
+    /// Whether a measure says anything here that it does not say elsewhere: where first packets go past the stack, only what
+    /// has many of them.
+    pub(crate) fn is_worth(&self, measure: Measure) -> bool {
+        self.shortcuts != Shortcuts::All || matches!(measure, Measure::New | Measure::Connections)
+    }
 }
 
 /// How many flows are opened before the endpoint's count is set back.
@@ -74,13 +85,18 @@ impl Bench {
     /// Opens what is to stand. A packet of each flow follows, so that no value is that of a flow's second packet, which may
     /// go another way than later ones.
     fn prepare(&mut self, lane: &Lane, measure: Measure) -> Result<()> {
+        self.stands[lane.stand].shorten(lane.shortcuts);
         self.stands[lane.stand].forget()?;
         let (Measure::Out(flows) | Measure::In(flows)) = measure else { return Ok(()) };
         let sender = measure.sender(lane.far);
         // What is translated is never asked, only answered.
         let opener = if sender == Sender::Answering { Sender::Pod } else { sender };
         self.open(lane, opener, flows)?;
-        self.send(lane, |load| Load { sender, flows, packets: flows, ..load }).map(drop)
+        // Whoever opened them sends it, also where only answers are counted.
+        for sender in [opener, sender] {
+            self.send(lane, |load| Load { sender, flows, packets: flows, ..load })?;
+        }
+        Ok(())
     }
 
     /// Takes one value.

@@ -37,6 +37,7 @@ use measure::Measure;
 use nix::mount::{MsFlags, mount};
 use processors::Processors;
 use serde::Serialize;
+use sgp_agent::domain::enforcement::Shortcuts;
 use sgp_agent::domain::wiring::Mode;
 use sgp_agent::io::seclusion;
 use stand::Stand;
@@ -108,19 +109,24 @@ fn seclude() -> Result<()> {
 
 /// What stands between in this part of the run, in the order of [`bench`]'s stands.
 fn lanes(mode: Mode) -> Vec<Lane> {
-    let lane = |name, stand, pod, far| Lane { name, stand, pod, far };
+    let lane = |name, stand, pod, far| Lane { name, stand, pod, far, shortcuts: Shortcuts::Auto };
+    let all = |name, stand, pod, far| Lane { name, stand, pod, far, shortcuts: Shortcuts::All };
     match mode {
         Mode::Strict => vec![
             lane("nftables, set of 60 rules", 1, 0, Far::Vpc),
             lane("bare redirect", 2, 0, Far::Vpc),
             lane("ours, strict, 60 rules", 3, 0, Far::Vpc),
             lane("ours, strict, 1000 rules", 3, 1, Far::Vpc),
+            all("ours, strict, 60 rules, --shortcut all", 3, 0, Far::Vpc),
+            all("ours, strict, 1000 rules, --shortcut all", 3, 1, Far::Vpc),
         ],
         Mode::Standard => vec![
             lane("ours, standard, 60 rules", 3, 0, Far::Vpc),
             lane("nftables, set of 60 rules, masquerade", 1, 0, Far::Beyond),
             lane("iptables, 60 rules, aws-node's SNAT", 2, 0, Far::Beyond),
             lane("ours, standard, 60 rules, SNAT", 3, 0, Far::Beyond),
+            all("ours, standard, 60 rules, --shortcut all", 3, 0, Far::Vpc),
+            all("ours, standard, 60 rules, SNAT, --shortcut all", 3, 0, Far::Beyond),
         ],
     }
 }
@@ -150,13 +156,15 @@ fn bench(mode: Mode, args: &Args, processors: Processors) -> Result<Bench> {
 }
 
 fn plain(far: Far) -> Lane {
-    Lane { name: "plain forwarding", stand: PLAIN, pod: 0, far }
+    Lane { name: "plain forwarding", stand: PLAIN, pod: 0, far, shortcuts: Shortcuts::Off }
 }
 
 /// What is asked for.
 fn chosen(lanes: &[Lane], only: &str) -> Vec<(Lane, Measure)> {
     let all = lanes.iter().flat_map(|lane| Measure::ALL.map(|measure| (lane.clone(), measure)));
-    all.filter(|(lane, measure)| format!("live: {}: {}", lane.name, measure.name()).contains(only)).collect()
+    all.filter(|(lane, measure)| lane.is_worth(*measure))
+        .filter(|(lane, measure)| format!("live: {}: {}", lane.name, measure.name()).contains(only))
+        .collect()
 }
 
 /// Measures everything in turn, as often as there are rounds, each next to plain forwarding.

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use sgp_agent::domain::enforcement::Shortcuts;
 use sgp_agent::domain::groups::GroupSet;
-use sgp_agent::domain::observed::CloudFacts;
+use sgp_agent::domain::observed::{CloudFacts, Observed};
 use sgp_agent::domain::settings::SnatPorts;
 use sgp_agent::domain::wiring::Mode;
 use sgp_agent::io::kernel::Attachment;
@@ -43,7 +43,8 @@ enum Keeper {
 /// Our node.
 struct Ours {
     /// Its programs stay as long as this.
-    _node: Node,
+    node: Node,
+    observed: Observed,
     tables: Tables,
 }
 
@@ -78,9 +79,20 @@ impl Stand {
             laid.as_ref().map_or_else(|_| Vec::new(), |laid| laid.pods.iter().map(|seat| seat.pod.clone()).collect())
         });
         let ground = ground.context("pods were wired")??;
-        enforce(&mut node, mode)?;
+        let observed = observed(&node, mode)?;
+        node.apply(&observed);
         let tables = Tables::open(&node.dir)?;
-        Ok(Self { ground, node: None, keeper: Keeper::Ours(Box::new(Ours { _node: node, tables })) })
+        Ok(Self { ground, node: None, keeper: Keeper::Ours(Box::new(Ours { node, observed, tables })) })
+    }
+
+    /// Says which packets go past the host stack, where that is ours to say.
+    pub(crate) fn shorten(&mut self, shortcuts: Shortcuts) {
+        if let Keeper::Ours(ours) = &mut self.keeper
+            && ours.observed.enforcement.shortcuts != shortcuts
+        {
+            ours.observed.enforcement.shortcuts = shortcuts;
+            ours.node.apply(&ours.observed);
+        }
     }
 
     /// Whether what no rule allows stops here.
@@ -128,7 +140,8 @@ impl Stand {
     }
 }
 
-fn enforce(node: &mut Node, mode: Mode) -> Result<()> {
+/// What there is to know, with a cluster that has a few Services.
+fn observed(node: &Node, mode: Mode) -> Result<Observed> {
     let names = RULES.map(|rules| format!("sg-{rules}"));
     let mut cloud = CloudFacts::default();
     for (id, rules) in names.iter().map(String::as_str).zip(RULES).chain([(NODE_GROUP, RULES[0])]) {
@@ -141,6 +154,8 @@ fn enforce(node: &mut Node, mode: Mode) -> Result<()> {
         let index = nix::net::if_::if_nametoindex(PRIMARY).context("the primary interface")?;
         leave(&mut observed, node.described_link(PRIMARY, index, NODE_MAC), SnatPorts::Prng);
     }
-    node.apply(&observed);
-    Ok(())
+    if let Some(cluster) = &mut observed.cluster {
+        cluster.services = Some(["10.100.0.0/16", "198.51.100.7/32"].iter().flat_map(|net| net.parse()).collect());
+    }
+    Ok(observed)
 }

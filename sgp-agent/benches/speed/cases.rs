@@ -6,6 +6,7 @@ use sgp_common::Direction;
 use sgp_common::pins::program;
 
 use crate::driver::{Driver, Load};
+use crate::early::{self, Seen};
 use crate::node::At;
 use crate::place::{Dropped, PREFIXED, Place, RULES};
 use crate::primary::NODE;
@@ -50,6 +51,8 @@ enum What {
     New(usize),
     /// Packets that no rule of this pod allows.
     Denied(usize),
+    /// Frames that no rule of the first pod allows, as a driver has them.
+    Frames(Seen),
     /// Packets of translated flows that stand.
     Translated(Direction),
     /// Packets that each open a translated flow.
@@ -107,6 +110,9 @@ fn strict() -> Vec<Case> {
     cases.push(case("new flow, 10000 prefixes", floor, What::New(PREFIXED), OPENED_AT_ONCE));
     cases.push(case("new flow, 60 rules, IPv6", floor, What::New(1), OPENED_AT_ONCE));
     cases.extend([1, 1 << 16].into_iter().flat_map(denied));
+    let floor = "from the driver: skb, then denied by tc";
+    cases.push(case(floor, "", What::Frames(Seen::Late), 1));
+    cases.push(case("from the driver: denied by XDP, no skb", floor, What::Frames(Seen::Early), 1));
     cases
 }
 
@@ -133,13 +139,9 @@ fn standard() -> Vec<Case> {
     for flows in [1, 1 << 16] {
         let floor = format!("floor: lookup and store, {}, standard mode", many(flows, "flow"));
         cases.push(case(&floor, "", What::Found, flows));
-        for (name, direction) in [("out", Direction::Outbound), ("back", Direction::Inbound)] {
-            cases.push(case(
-                &format!("translated, {}, {name}", many(flows, "flow")),
-                &floor,
-                What::Translated(direction),
-                flows,
-            ));
+        for (way, direction) in [("out", Direction::Outbound), ("back", Direction::Inbound)] {
+            let name = format!("translated, {}, {way}", many(flows, "flow"));
+            cases.push(case(&name, &floor, What::Translated(direction), flows));
         }
     }
     let floor = "floor: miss and insert, standard mode";
@@ -190,6 +192,7 @@ impl Case {
                 place.tables.forget()?;
                 self.judged(place, driver, Direction::Inbound, pod)
             }
+            What::Frames(seen) => early::measure(&self.talk(place, Direction::Inbound, 0), seen, place, PACKETS),
             What::Translated(direction) => {
                 self.open(place, driver, &[Direction::Outbound, Direction::Inbound])?;
                 self.judged(place, driver, direction, 0)
@@ -212,7 +215,7 @@ impl Case {
         let replies = self.is_translated() && direction == Direction::Inbound;
         let own = if self.v6 { pod.ipv6 } else { pod.ipv4 };
         let remote = match self.what {
-            What::Denied(_) => stranger(self.v6),
+            What::Denied(_) | What::Frames(_) => stranger(self.v6),
             _ if self.is_translated() => outside(),
             _ => remote(self.v6),
         };

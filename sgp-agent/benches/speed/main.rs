@@ -6,6 +6,7 @@ mod cases;
 #[allow(dead_code, reason = "the programs' half is not called here")]
 mod drive;
 mod driver;
+mod early;
 #[path = "../../../sgp-common/tests/frames/mod.rs"]
 mod frames;
 #[path = "../../tests/node/mod.rs"]

@@ -72,7 +72,7 @@ impl Place {
     /// cannot be many in one trie, and this is what it would cost.
     fn scatter(&mut self, desired: &Desired, set: &GroupSet) -> Result<()> {
         let id = set.id();
-        let mut policy: Policy = desired.policies.get(&id).context("the policy of many prefixes")?.clone();
+        let mut policy = Policy::clone(desired.policies.get(&id).context("the policy of many prefixes")?);
         for direction in [Direction::Inbound, Direction::Outbound] {
             for n in 0..PREFIXES {
                 let addr = v4_mapped(rules::scattered(n).octets());
@@ -83,7 +83,7 @@ impl Place {
                 policy.trie.insert((FULL_BITS, key), answer);
             }
         }
-        self.node.kernel.apply(&Step::PutPolicy(id, Box::new(policy)))
+        self.node.kernel.apply(&Step::PutPolicy(id, policy.into()))
     }
 
     /// A program of the data path.

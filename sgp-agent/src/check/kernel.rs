@@ -86,7 +86,7 @@ impl Kernel {
             // As the agent does: what fails for want of room may find some where the last world's things were.
             self.bpf.apply(&step).or_else(|_| self.bpf.sweep().and_then(|_| self.bpf.apply(&step)))?;
             if let Step::PutPolicy(_, policy) = step {
-                self.rules.extend(policy.names);
+                self.rules.extend(policy.names.clone());
             }
         }
         Ok(())

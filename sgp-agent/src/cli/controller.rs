@@ -14,7 +14,8 @@ use crate::domain::admission::{AWS_WRITERS, our_writer};
 const EXAMPLES: &str = "Examples:
   sgp-agent controller --cluster-name prod
   sgp-agent controller --cluster-name prod --certificate-dir /certs     with cert-manager's certificate
-Run two or more: each answers the webhooks, and the one that holds the Lease sweeps orphans. See docs/admission.md.";
+Run two or more: each answers the webhooks, and the one that holds the Lease sweeps orphans and
+publishes memberships. See docs/admission.md.";
 
 /// Settings of the controller.
 #[derive(Args, Debug)]
@@ -48,6 +49,12 @@ pub(super) struct Asked {
     /// Seconds between two sweeps; what is an orphan in two of them is deleted
     #[arg(long, default_value_t = 60, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(2..))]
     sweep: u64,
+    /// Seconds between two looks at EC2 for all members of groups; what pods get is asked for at once
+    #[arg(long, default_value_t = 10, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    membership_poll: u64,
+    /// Addresses that a slice of memberships is filled up to: each change is sent to each node with all others of its slice
+    #[arg(long, default_value_t = 100, value_name = "ADDRESSES", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    slice_size: u16,
     /// How log lines look
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -78,5 +85,7 @@ fn settings(asked: Asked) -> Result<Settings> {
         lifetime: Duration::from_secs(u64::from(asked.certificate_days) * 86_400),
         writers: known.chain(asked.writers).collect(),
         sweep: Duration::from_secs(asked.sweep),
+        membership_poll: Duration::from_secs(asked.membership_poll),
+        slice_size: asked.slice_size.into(),
     })
 }

@@ -20,7 +20,7 @@ use crate::domain::routing::Packets;
 use crate::domain::wiring::{FROM_POD_PRIORITY, OWN_WAY_PRIORITY};
 use crate::host;
 use crate::io::kernel::maps::Maps;
-use crate::io::kernel::{installed, preflight};
+use crate::io::kernel::{attached, preflight};
 use crate::io::netlink::Netlink;
 use crate::telemetry::pinned::fill;
 
@@ -115,6 +115,12 @@ fn sources(runtime_dir: &Path) -> Result<()> {
             "{who} {since}: what is enforced stays, and changes of rules or pods are not seen; the agent's log says why"
         );
     }
+    let heard = agent.membership_age_s.map_or(0, |age| age + lag);
+    ensure!(
+        heard <= LATE_S,
+        "the controller has not looked after its SecurityGroupMemberships for {heard} s: members stay as they were; start \
+         sgp-controller, or have agents ask EC2 themselves: kubectl delete sgm members-index"
+    );
     Ok(())
 }
 
@@ -207,15 +213,15 @@ fn policies(maps: &Maps) -> Result<()> {
 
 /// What each endpoint needs against what is there.
 fn links(view: &View, maps: &Maps) -> Result<()> {
-    let state = installed(maps, &view.dirs())?;
-    if let Some(link) = state.links.iter().find(|link| link.ifindex == 0) {
+    let (links, _) = attached(&view.dirs())?;
+    if let Some(link) = links.iter().find(|link| link.ifindex == 0) {
         bail!(
             "{} on {}: the interface is gone; a running agent removes the pin within 30 s",
             link.program,
             link.interface
         );
     }
-    let there: BTreeSet<(u32, &str)> = state.links.iter().map(|link| (link.ifindex, link.program)).collect();
+    let there: BTreeSet<(u32, &str)> = links.iter().map(|link| (link.ifindex, link.program)).collect();
     for (id, endpoint) in pods(maps) {
         let (host, branch) = (endpoint.host_ifindex, endpoint.branch_ifindex);
         let wanted = [
@@ -284,7 +290,7 @@ fn overlap(range: &str, (first, last): (u16, u16)) -> Result<()> {
 }
 
 fn room(maps: &Maps) -> Result<()> {
-    let full = fill(maps).into_iter().find(|(_, used, limit)| used * 100 >= *limit as usize * NEARLY_FULL);
+    let full = fill(maps)?.into_iter().find(|(_, used, limit)| used * 100 >= *limit as usize * NEARLY_FULL);
     full.map_or(Ok(()), |(map, used, limit)| {
         bail!("{map} holds {used} of {limit}: docs/limits.md says what happens then, `sgp-agent flows` and `snat` who fills it")
     })

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use nix::fcntl::{Flock, FlockArg};
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::{Notify, mpsc, watch};
 use tracing::{info, warn};
 
@@ -20,7 +20,7 @@ use super::view::Place;
 use super::watching::Watching;
 use crate::adopt::adopt;
 use crate::domain::branches::Notice;
-use crate::domain::enforcement::{Enforcement, RelatedIcmp, Revoked, Shortcuts, SnatJudges};
+use crate::domain::enforcement::{Early, Enforcement, RelatedIcmp, Revoked, Shortcuts, SnatJudges, Untold};
 use crate::domain::instance_types::Table;
 use crate::domain::unmatched::Unmatched;
 use crate::host::Host;
@@ -29,7 +29,7 @@ use crate::io::kernel::Bpf;
 use crate::io::kubernetes::Kubernetes;
 use crate::io::{netlink, telemetry};
 use crate::protocol::SOCKET;
-use crate::reconcile::{Described, Provision, Reconciler, Status, denied, poll};
+use crate::reconcile::{Described, Members, MembershipFrom, Provision, Reconciler, Status, denied, poll};
 use crate::restore::restore;
 use crate::serve::{Net, serve};
 use crate::telemetry::state::AgentState;
@@ -65,6 +65,9 @@ pub(super) struct Settings {
     place: Place,
     #[command(flatten)]
     files: NodeFiles,
+    /// Who says which addresses carry which groups
+    #[arg(long, env = "SGP_MEMBERSHIP", value_enum, default_value_t = MembershipFrom::Auto)]
+    membership: MembershipFrom,
     /// Seconds between two looks at EC2
     #[arg(long, default_value_t = 10.0, value_name = "SECONDS")]
     ec2_poll: f64,
@@ -75,9 +78,13 @@ pub(super) struct Settings {
     /// Whose groups judge what a standard-mode pod sends out of the VPC under the node's address
     #[arg(long, value_enum, default_value_t = SnatJudges::Node)]
     snat_policy: SnatJudges,
-    /// Whether packets of known flows go past the host stack
-    #[arg(long, value_enum, default_value_t = Shortcuts::Auto)]
+    /// Whether packets of known flows, or all, go past the host stack
+    #[arg(long, env = "SGP_SHORTCUT", value_enum, default_value_t = Shortcuts::Auto)]
     shortcut: Shortcuts,
+    /// Whether frames on the trunk that nothing can let pass are dropped before the kernel makes an skb of them. Of
+    /// native and generic, another one takes effect after a start with off
+    #[arg(long, value_enum, default_value_t = Early::Off)]
+    xdp: Early,
     #[command(flatten)]
     watching: Watching,
     /// How log lines look
@@ -90,7 +97,11 @@ pub(super) struct Settings {
 impl Settings {
     fn enforcement(&self) -> Enforcement {
         let (snat_policy, shortcuts) = (self.snat_policy, self.shortcut);
-        Enforcement { snat_policy, shortcuts, ..self.choices.enforcement() }
+        let untold = match self.provision {
+            Provision::Own => Untold::Drops,
+            Provision::Observe => Untold::Passes,
+        };
+        Enforcement { snat_policy, shortcuts, early: self.xdp, untold, ..self.choices.enforcement() }
     }
 }
 
@@ -205,18 +216,13 @@ async fn work(settings: Settings, node: String, host: Arc<Host>, kernel: Bpf) ->
     let state = state_of(&node, &host);
     let metrics = settings.watching.start(kernel.dirs(), &settings.files.runtime_dir, state, &seen)?;
     let socket = settings.files.runtime_dir.join(SOCKET);
-    let (notices, mut to_tell) = mpsc::unbounded_channel();
+    let (notices, to_tell) = mpsc::unbounded_channel();
     let net = Net { unmatched: settings.unmatched, provision: settings.provision, notices: notices.clone() };
     let serving = serve(&socket, Arc::clone(&host), net, seen, Arc::clone(&changed));
     let (news, look) = (Arc::clone(&changed), Arc::clone(&look_at_cloud));
     netlink::watch_links(move || news.notify_one())?;
-    let kubernetes = Arc::new(Kubernetes::connect(&node, &changed).await?);
-    let teller = Arc::clone(&kubernetes);
-    tokio::spawn(async move {
-        while let Some(notice) = to_tell.recv().await {
-            teller.tell(&notice).await;
-        }
-    });
+    let kubernetes = Arc::new(Kubernetes::connect(&node, settings.shortcut, &changed).await?);
+    tokio::spawn(tell(Arc::clone(&kubernetes), to_tell));
     let reconciling = async {
         let instance_id = insist("the API server", || kubernetes.instance_id(&node), |_| {}).await;
         let account = settings.branches.trunk_account.clone();
@@ -224,9 +230,11 @@ async fn work(settings: Settings, node: String, host: Arc<Host>, kernel: Bpf) ->
         info!(node, instance_id, "started");
         let (told, facts) = watch::channel(None);
         let every = Duration::from_secs_f64(settings.ec2_poll);
+        let members = Arc::new(Members::new(settings.membership));
         tokio::spawn(poll(
             Arc::clone(&cloud),
             Arc::clone(&kubernetes),
+            Arc::clone(&members),
             every,
             Arc::clone(&look),
             told,
@@ -252,6 +260,7 @@ async fn work(settings: Settings, node: String, host: Arc<Host>, kernel: Bpf) ->
             enforcement,
             provision,
             facts,
+            members,
             look_at_cloud,
             changed: Arc::clone(&changed),
             metrics,
@@ -264,6 +273,12 @@ async fn work(settings: Settings, node: String, host: Arc<Host>, kernel: Bpf) ->
     tokio::select! {
         result = serving => result,
         result = reconciling => result,
+    }
+}
+
+async fn tell(kubernetes: Arc<Kubernetes>, mut notices: UnboundedReceiver<Notice>) {
+    while let Some(notice) = notices.recv().await {
+        kubernetes.tell(&notice).await;
     }
 }
 

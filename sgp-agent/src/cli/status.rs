@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::variables::NodeFiles;
 use super::view::View;
-use crate::io::kernel::installed;
+use crate::io::kernel::attached;
 use crate::io::kernel::maps::Maps;
 use crate::telemetry::pinned::fill;
 use crate::telemetry::state::{AgentState, since_start};
@@ -69,15 +69,15 @@ pub(super) fn agent_of(runtime_dir: &Path) -> Result<Option<(AgentState, bool, u
 }
 
 fn status(view: &View, maps: &Maps, runtime_dir: &Path) -> Result<Status> {
-    let state = installed(maps, &view.dirs())?;
-    let (alive, dead): (Vec<_>, Vec<_>) = state.links.iter().partition(|link| link.ifindex != 0);
+    let (links, predecessor) = attached(&view.dirs())?;
+    let (alive, dead): (Vec<_>, Vec<_>) = links.iter().partition(|link| link.ifindex != 0);
     let agent = agent_of(runtime_dir)?;
-    let limits = fill(maps).into_iter();
+    let limits = fill(maps)?.into_iter();
     Ok(Status {
         bpf_dir: view.dirs().root.display().to_string(),
         object_digest: format!("{:016x}", maps.object.get(&0, 0).unwrap_or_default()),
         attached: alive.len(),
-        predecessor: state.predecessor,
+        predecessor,
         detached: dead.iter().map(|link| format!("{} on {}", link.program, link.interface)).collect(),
         limits: limits.map(|(what, used, limit)| Use { what: what.to_lowercase(), used, limit }).collect(),
         events_lost: maps.lost_events(),
@@ -121,8 +121,13 @@ fn agent(status: &Status) -> String {
         Some(age) => format!("answered {} s ago", age + lag),
         None => "has not told all yet".to_owned(),
     };
+    let members = match agent.membership_age_s {
+        Some(age) => format!("the controller's slices, looked after {} s ago", age + lag),
+        None => "EC2".to_owned(),
+    };
     format!(
-        "{life} (pid {}, version {}, {} mode)\nsync        {lag} s ago, took {} ms; EC2 asked {ec2}; API server {kubernetes}",
+        "{life} (pid {}, version {}, {} mode)\nsync        {lag} s ago, took {} ms; EC2 asked {ec2}; API server {kubernetes}\n\
+         members     by {members}",
         agent.pid, agent.version, agent.mode, agent.round_ms
     )
 }

@@ -132,6 +132,8 @@ mod tests {
             lifetime: Duration::from_secs(90),
             writers: Vec::new(),
             sweep: EVERY,
+            membership_poll: EVERY,
+            slice_size: 1,
         }
     }
 

@@ -1,8 +1,9 @@
 //! `sgp-agent controller`: what a cluster needs once. Every replica answers the webhooks; the one that holds the
-//! Lease sweeps orphans and renews the certificate. What it does needs no memory, so the next one goes on.
+//! Lease sweeps orphans, publishes memberships and renews the certificate. What it does needs no memory, so the next one goes on.
 
 mod certificate;
 mod lead;
+mod members;
 pub mod sweep;
 mod webhooks;
 
@@ -38,6 +39,10 @@ pub struct Settings {
     pub writers: Vec<String>,
     /// Time between two sweeps, and thus between the two sightings of an orphan.
     pub sweep: Duration,
+    /// Time between two looks at all members of groups.
+    pub membership_poll: Duration,
+    /// Most addresses of a slice that is filled.
+    pub slice_size: usize,
 }
 
 /// Whether this replica does what only one may.
@@ -63,6 +68,7 @@ pub async fn run(settings: Settings, stop: impl Future<Output = Result<()>>) -> 
         result = https::serve(settings.bind, Arc::clone(&certificate), handler) => result?,
         () = lead::lead(&cluster, &settings.identity, &told) => {}
         () = certificate::keep(&cluster, &settings, &certificate, role.clone()) => {}
+        () = members::keep(&cluster, &settings, role.clone()) => {}
         () = sweep::keep(&settings, role) => {}
         result = stop => result?,
     }

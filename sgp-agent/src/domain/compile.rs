@@ -46,14 +46,15 @@ pub fn compile(set: &GroupSet, context: &Context<'_>) -> Result<Policy, String> 
     rules.sort_by_key(|rule| (&rule.group_id, &rule.id));
     let mut keys = BTreeMap::new();
     let mut names = BTreeMap::new();
-    for half in halves(context) {
+    let having = having(context.group_sets);
+    for half in halves(context, &having) {
         half.compile(set, &rules, &mut keys, &mut names)?;
     }
     if keys.len() >= POLICY_KEYS_MAX as usize {
         return Err(format!("group set {set} needs {} trie keys; {POLICY_KEYS_MAX} is the most", keys.len()));
     }
     let open: BTreeMap<_, _> =
-        halves(context).map(|half| ((half.direction, half.family), half.openness(&rules))).collect();
+        halves(context, &having).map(|half| ((half.direction, half.family), half.openness(&rules))).collect();
     Ok(seal(answers(prefix::inherit(keys), &open), names))
 }
 
@@ -87,11 +88,23 @@ fn asking(keys: &Keys) -> BTreeMap<(Direction, Family, Axis), RuleSet> {
     asking
 }
 
+/// Ids of the sets that have a group, by its id.
+type Having<'a> = BTreeMap<&'a str, Vec<u64>>;
+
+fn having(sets: &BTreeSet<GroupSet>) -> Having<'_> {
+    let mut having = Having::new();
+    for set in sets {
+        let id = set.id().0;
+        set.0.iter().for_each(|group| having.entry(group).or_default().push(id));
+    }
+    having
+}
+
 /// Both directions of both families.
-fn halves<'a>(context: &'a Context<'a>) -> impl Iterator<Item = Half<'a>> {
+fn halves<'a>(context: &'a Context<'a>, having: &'a Having<'a>) -> impl Iterator<Item = Half<'a>> {
     let directions = [Direction::Inbound, Direction::Outbound].into_iter();
     let families = |direction| [(direction, Family::V4), (direction, Family::V6)];
-    directions.flat_map(families).map(|(direction, family)| Half { direction, family, context })
+    directions.flat_map(families).map(|(direction, family)| Half { direction, family, context, having })
 }
 
 type Keys = BTreeMap<(u32, Selector), RuleSet>;
@@ -103,6 +116,7 @@ struct Half<'a> {
     direction: Direction,
     family: Family,
     context: &'a Context<'a>,
+    having: &'a Having<'a>,
 }
 
 impl Half<'_> {
@@ -178,8 +192,8 @@ impl Half<'_> {
             Remote::PrefixList(id) => self.list(id).map(|net| self.address(net)).collect(),
             Remote::Stale(_) => Vec::new(),
             Remote::Group(id) => {
-                let sets = self.context.group_sets.iter().filter(|set| set.0.contains(id));
-                sets.map(|set| (PEER_BITS, Selector::peer(self.direction, self.family, set.id().0))).collect()
+                let sets = self.having.get(id.as_str()).into_iter().flatten();
+                sets.map(|set| (PEER_BITS, Selector::peer(self.direction, self.family, *set))).collect()
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net};
 use sgp_common::Addr;
@@ -10,29 +11,36 @@ use sgp_common::endpoint::{Endpoint, EndpointName, Timeouts, settings};
 use sgp_common::limits::VLAN_IDS_MAX;
 use sgp_common::policy::{Answer, RuleKey, Selector};
 use sgp_common::snat::SnatPolicy;
-use sha2::{Digest, Sha256};
 
 use super::branches::{POD_TAG, POD_UID_TAG, VLAN_TAG};
 use super::compile::{Context, compile, padded};
+use super::early::{self, EarlyPlan};
 use super::enforcement::{Enforcement, RelatedIcmp, Revoked, SnatJudges};
 use super::groups::{EndpointId, GroupSet, GroupSetId, RuleName};
 use super::leaving::{self, NodePlan};
-use super::observed::{CloudFacts, LinkFacts, NetworkInterface, Observed};
+use super::membership::{self, Peers};
+use super::memo::Memo;
+use super::observed::{CloudFacts, LinkFacts, NetworkInterface, Observed, Scope};
+use super::prefix::Prefix;
 use super::settings::{Settings, Snat};
-use super::shortcut;
 use super::wiring::{Alias, STRICT_PREFIX, branch_interface};
+use super::{shortcut, stack_nets};
 
 /// What the node should enforce.
 #[derive(Clone, Debug, Default)]
 pub struct Desired {
     /// Compiled policies by group set.
-    pub policies: BTreeMap<GroupSetId, Policy>,
+    pub policies: BTreeMap<GroupSetId, Arc<Policy>>,
     /// Group set of every known address.
-    pub peers: BTreeMap<Addr, GroupSetId>,
+    pub peers: Peers,
     /// Endpoints whose interfaces stand.
     pub endpoints: BTreeMap<EndpointId, EndpointPlan>,
     /// The node's own way out, as long as it is known.
     pub node: Option<NodePlan>,
+    /// What drops frames on the trunk early, if that is wanted.
+    pub early: Option<EarlyPlan>,
+    /// Destinations of which first packets take the host stack; none where all do.
+    pub stack_nets: BTreeSet<Prefix>,
     /// What revisions say of who is a member of what: a hash, or 0 where members do not count.
     pub members: u64,
     /// Bits of `Endpoint::settings` that standard-mode pods have.
@@ -93,10 +101,20 @@ pub struct EndpointPlan {
 impl Desired {
     /// Computes what should be from what is known.
     pub fn from(observed: &Observed) -> Self {
+        Self::remembering(observed, &mut Memo::default())
+    }
+
+    /// Likewise; what was compiled before and is not different is not compiled again.
+    pub fn remembering(observed: &Observed, memo: &mut Memo) -> Self {
         let (Some(cloud), Some(links), true) = (&observed.cloud, &observed.links, observed.cluster.is_some()) else {
             return Self { keep: Keep { everything: true, ..Keep::default() }, ..Self::default() };
         };
-        let mut desired = Self { peers: peers(cloud), of_standard: of_standard(&observed.settings), ..Self::default() };
+        if cloud.scope == Scope::Node && observed.published.is_none() {
+            return Self { keep: Keep { everything: true, ..Keep::default() }, ..Self::default() };
+        }
+        let mut peers = observed.published.as_ref().map(|published| published.peers.clone()).unwrap_or_default();
+        peers.extend(own_peers(cloud));
+        let mut desired = Self { peers, of_standard: of_standard(&observed.settings), ..Self::default() };
         for (link, alias) in links.iter().filter_map(|link| Some((link, Alias::parse(link.alias.as_deref()?)?))) {
             match endpoint(link, &alias, cloud, links) {
                 Ok((id, plan)) => drop(desired.endpoints.insert(id, plan)),
@@ -107,24 +125,33 @@ impl Desired {
             }
         }
         desired.node = leaving::plan(cloud, links, &observed.settings, judges(&observed.enforcement));
-        desired.compile_policies(cloud, &observed.former_group_sets);
-        desired.tell(observed);
+        desired.compile_policies(observed, cloud, memo);
+        let stack_nets = stack_nets::plan(observed).unwrap_or_else(|refusal| {
+            desired.refused.push(refusal);
+            None
+        });
+        desired.tell(observed, stack_nets.is_some());
+        desired.stack_nets = stack_nets.unwrap_or_default();
+        match early::plan(cloud, links, &observed.enforcement, desired.endpoints.values()) {
+            Ok(plan) => desired.early = plan,
+            Err(refusal) => desired.refused.push(refusal),
+        }
         desired
     }
 
     /// Tells every endpoint the operator's choices.
-    fn tell(&mut self, observed: &Observed) {
+    fn tell(&mut self, observed: &Observed, straight: bool) {
         let enforcement = &observed.enforcement;
         if enforcement.revoked == Revoked::IsCut {
-            self.members = hash_of_members(&self.peers);
+            self.members = membership::hash(&self.peers);
         }
         for plan in self.endpoints.values_mut() {
             let standard = !plan.host_interface.starts_with(STRICT_PREFIX);
             let of = &plan.endpoint;
-            let shortcut = if shortcut::is_open(observed, of.host_ifindex, of.branch_ifindex, &of.router) {
-                settings::SHORTCUT
-            } else {
-                0
+            let shortcut = match shortcut::is_open(observed, of.host_ifindex, of.branch_ifindex, &of.router) {
+                true if straight => settings::SHORTCUT | settings::STRAIGHT,
+                true => settings::SHORTCUT,
+                false => 0,
             };
             plan.endpoint.settings = bits(enforcement) | shortcut | if standard { self.of_standard } else { 0 };
         }
@@ -132,14 +159,17 @@ impl Desired {
 
     /// A policy that cannot be compiled stays as it is installed. One that has no room for the group sets of before has to do
     /// without them.
-    fn compile_policies(&mut self, cloud: &CloudFacts, former: &BTreeSet<GroupSet>) {
-        let group_sets = cloud.group_sets();
-        let known = &group_sets | former;
+    fn compile_policies(&mut self, observed: &Observed, cloud: &CloudFacts, memo: &mut Memo) {
+        let group_sets = observed.group_sets();
+        let known = &group_sets | &observed.former_group_sets;
         let context = |group_sets| Context { groups: &cloud.groups, prefix_lists: &cloud.prefix_lists, group_sets };
         let pods = self.endpoints.values().map(|plan| plan.endpoint.group_set);
         let used: BTreeSet<u64> = pods.chain(leaving::group_sets(self.node.as_ref())).collect();
-        for set in group_sets.iter().filter(|set| used.contains(&set.id().0)) {
-            match compile(set, &context(&known)).or_else(|_| compile(set, &context(&group_sets))) {
+        let is_used = |set: &&GroupSet| used.contains(&set.id().0);
+        memo.retain(|set| is_used(&set));
+        for set in group_sets.iter().filter(is_used) {
+            let policy = memo.compile(set, &context(&known));
+            match policy.or_else(|_| compile(set, &context(&group_sets)).map(Arc::new)) {
                 Ok(policy) => drop(self.policies.insert(set.id(), policy)),
                 Err(reason) => {
                     self.refused.push(Refusal { object: format!("group set {set}"), reason });
@@ -150,8 +180,8 @@ impl Desired {
     }
 }
 
-/// The group set of every private address EC2 told us of.
-fn peers(cloud: &CloudFacts) -> BTreeMap<Addr, GroupSetId> {
+/// The group set of every private address EC2 told this node of.
+pub fn own_peers(cloud: &CloudFacts) -> BTreeMap<Addr, GroupSetId> {
     let of = |eni: &NetworkInterface| {
         let set = eni.groups.id();
         eni.addresses.iter().map(move |addr| (mapped(*addr), set)).collect::<Vec<_>>()
@@ -170,17 +200,6 @@ fn judges(enforcement: &Enforcement) -> SnatPolicy {
         SnatJudges::Pod => SnatPolicy::Pod,
         SnatJudges::Both => SnatPolicy::Both,
     }
-}
-
-/// First 64 bits of SHA-256 over who is a member of what.
-fn hash_of_members(peers: &BTreeMap<Addr, GroupSetId>) -> u64 {
-    let mut hash = Sha256::new();
-    for (addr, set) in peers {
-        hash.update(addr.bytes);
-        hash.update(set.0.to_be_bytes());
-    }
-    let hash = hash.finalize();
-    u64::from_be_bytes(std::array::from_fn(|i| hash[i]))
 }
 
 fn bits(enforcement: &Enforcement) -> u32 {

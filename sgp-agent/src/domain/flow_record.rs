@@ -9,7 +9,7 @@ use sgp_common::packet::TCP;
 use sgp_common::{Addr, Direction, DropReason};
 
 /// One sampled verdict.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct FlowRecord {
     /// Version of VPC flow logs whose fields these are.

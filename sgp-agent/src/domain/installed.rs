@@ -1,4 +1,4 @@
-//! Installed: what the kernel holds, read back and never remembered.
+//! Installed: what the kernel holds, read back and not remembered.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,8 @@ use sgp_common::endpoint::{Endpoint, EndpointName, Interface};
 use sgp_common::snat::Node;
 
 use super::groups::{EndpointId, GroupSetId};
-use super::leaving::Excluded;
+use super::membership::Peers;
+use super::prefix::Prefix;
 
 /// What was found under the pins.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,8 +17,8 @@ pub struct Installed {
     pub policies: BTreeMap<GroupSetId, u64>,
     /// `REVISIONS`.
     pub revisions: BTreeMap<GroupSetId, u64>,
-    /// `PEERS`.
-    pub peers: BTreeMap<Addr, GroupSetId>,
+    /// `PEERS`, the one table that may be large: as it was read last, with what was written since.
+    pub peers: Peers,
     /// `ENDPOINTS`.
     pub endpoints: BTreeMap<EndpointId, Endpoint>,
     /// `ENDPOINT_NAMES`.
@@ -28,8 +29,12 @@ pub struct Installed {
     pub local: BTreeMap<Addr, EndpointId>,
     /// `NODE`, once it was told.
     pub node: Option<Node>,
+    /// `VLANS`, as far as anything is told.
+    pub vlans: BTreeMap<u16, u32>,
     /// `SNAT_EXCLUDED`.
-    pub excluded: BTreeSet<Excluded>,
+    pub excluded: BTreeSet<Prefix>,
+    /// `STACK_NETS`.
+    pub stack_nets: BTreeSet<Prefix>,
     /// Live links.
     pub links: BTreeSet<Link>,
     /// Layout of an older data path whose programs still judge; its links are among `links`.

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use ipnet::{IpNet, Ipv4Net};
-use sgp_common::Addr;
 use sgp_common::endpoint::Endpoint;
 use sgp_common::limits::{SNAT_PORT_FIRST, SNAT_PORT_LAST};
 use sgp_common::snat::{Node, SnatPolicy, SnatPorts};
@@ -11,7 +10,7 @@ use sgp_common::snat::{Node, SnatPolicy, SnatPorts};
 use super::desired::{first, offset, timeouts};
 use super::groups::EndpointId;
 use super::observed::{CloudFacts, LinkFacts, NetworkInterface};
-use super::prefix;
+use super::prefix::{self, Prefix};
 use super::settings::{self, Settings, Snat};
 use super::wiring::parse_mac;
 
@@ -27,11 +26,8 @@ pub struct NodePlan {
     /// Name of the interface.
     pub interface: String,
     /// Destinations reached by a branch and under the pod's own address.
-    pub excluded: BTreeSet<Excluded>,
+    pub excluded: BTreeSet<Prefix>,
 }
-
-/// An address prefix as `SNAT_EXCLUDED` holds it: length in bits, v4-mapped address.
-pub type Excluded = (u32, Addr);
 
 /// The plan, if the primary interface is known and has an IPv4 address.
 pub(super) fn plan(
@@ -87,16 +83,12 @@ fn endpoint(eni: &NetworkInterface, link: &LinkFacts, node: &Node) -> Endpoint {
 }
 
 /// What the operator says: what is not translated, and how ports are chosen.
-fn told(snat: &Snat, vpc_cidrs: &[IpNet]) -> (BTreeSet<Excluded>, SnatPorts) {
-    let prefix = |net: &IpNet| {
-        let (addr, bits) = prefix::address(net);
-        (bits, addr)
-    };
+fn told(snat: &Snat, vpc_cidrs: &[IpNet]) -> (BTreeSet<Prefix>, SnatPorts) {
     match snat {
-        Snat::External => ([prefix(&Ipv4Net::default().into())].into(), SnatPorts::Random),
+        Snat::External => ([prefix::key(&Ipv4Net::default().into())].into(), SnatPorts::Random),
         Snat::Node { exclude, ports } => {
             let v4 = vpc_cidrs.iter().filter(|net| matches!(net, IpNet::V4(_)));
-            let excluded = v4.map(prefix).chain(exclude.iter().map(|net| prefix(&IpNet::V4(*net)))).collect();
+            let excluded = v4.map(prefix::key).chain(exclude.iter().map(|net| prefix::key(&IpNet::V4(*net)))).collect();
             let ports = match ports {
                 settings::SnatPorts::Prng => SnatPorts::Random,
                 settings::SnatPorts::HashRandom => SnatPorts::Hash,

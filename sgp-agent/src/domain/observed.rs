@@ -3,14 +3,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::enforcement::Enforcement;
 use super::groups::{GroupSet, SecurityGroup};
+use super::membership::Published;
 use super::settings::Settings;
 
-pub use super::node_facts::{CniNode, CniNodeFacts, EniConfig, NodeFacts, Subnet, Wanted};
+pub use super::node_facts::{
+    CniNode, CniNodeFacts, EniConfig, LinkFacts, NodeFacts, Queued, Scope, Subnet, Vlan, Wanted,
+};
 
 /// Everything known at one moment.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +23,8 @@ pub struct Observed {
     pub cluster: Option<ClusterFacts>,
     /// From EC2.
     pub cloud: Option<CloudFacts>,
+    /// From the controller; needed where EC2 was asked of the node alone.
+    pub published: Option<Arc<Published>>,
     /// From the node's own network namespace.
     pub links: Option<Vec<LinkFacts>>,
     /// From the operator.
@@ -29,8 +35,18 @@ pub struct Observed {
     /// knowing them for one round more: a peer that changes its groups is then, at every moment, a member of the old or of
     /// the new ones. Empty after a restart: what changed meanwhile may be judged as neither for as long as one round takes.
     pub former_group_sets: BTreeSet<GroupSet>,
+    /// Addresses of the node itself; nobody asks where all packets or none take the host stack.
+    pub own_addresses: BTreeSet<IpAddr>,
     /// Interfaces, by index, at which others have programs: what goes past the host stack would pass by some of them.
     pub shared: BTreeSet<u32>,
+}
+
+impl Observed {
+    /// Every group set that some address may carry.
+    pub fn group_sets(&self) -> BTreeSet<GroupSet> {
+        let published = self.published.iter().flat_map(|published| published.group_sets.iter().cloned());
+        self.cloud.iter().flat_map(CloudFacts::group_sets).chain(published).collect()
+    }
 }
 
 /// What Kubernetes says.
@@ -48,6 +64,8 @@ pub struct ClusterFacts {
     pub cni_node: CniNodeFacts,
     /// ENIConfigs by name (facts 1.8).
     pub eni_configs: BTreeMap<String, EniConfig>,
+    /// Addresses that Services have; `None` where nobody asked, or it may not be known.
+    pub services: Option<BTreeSet<IpNet>>,
     /// `branch-eni-cooldown` of the ConfigMap `kube-system/amazon-vpc-cni`, as it is written there.
     pub cooldown: Option<String>,
 }
@@ -151,6 +169,8 @@ pub struct CloudFacts {
     pub subnets: BTreeMap<String, Subnet>,
     /// Interfaces that another account may attach, or was refused to (`--trunk-account`).
     pub permitted: BTreeSet<String>,
+    /// Which interfaces were asked for.
+    pub scope: Scope,
 }
 
 impl CloudFacts {
@@ -270,31 +290,4 @@ pub struct Association {
     pub branch_id: String,
     /// VLAN id.
     pub vlan_id: u16,
-}
-
-/// A link in the node's network namespace.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LinkFacts {
-    /// Interface name.
-    pub name: String,
-    /// Interface index.
-    pub index: u32,
-    /// MAC address.
-    pub mac: [u8; 6],
-    /// IFLA_IFALIAS; the CNI plugin writes `sgp eni=<eni> uid=<pod uid> mac=<pod's MAC>` on host veths.
-    pub alias: Option<String>,
-    /// IFLA_MTU, bytes.
-    pub mtu: u32,
-    /// Whether packets to it are queued or shaped: its qdisc is another than `noqueue`.
-    pub queued: Queued,
-}
-
-/// Whether somebody has a queue on an interface that has none by itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Queued {
-    /// No.
-    #[default]
-    No,
-    /// Yes: a limit on a pod's bandwidth, for example.
-    Yes,
 }

@@ -1,15 +1,21 @@
 //! Plan: the ordered steps from what is installed to what is desired.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use imbl::ordmap::DiffItem;
 use sgp_common::Addr;
-use sgp_common::endpoint::{Interface, Side};
+use sgp_common::endpoint::{Interface, Side, settings};
+use sgp_common::limits::STACK_NETS_MAX;
 use sgp_common::pins::program;
+use sgp_common::trunk::NOTHING;
 
 use super::desired::{Desired, EndpointPlan, Policy};
+use super::enforcement::Early;
 use super::groups::{EndpointId, GroupSetId};
 use super::installed::{Installed, Link};
 use super::leaving::NodePlan;
+use super::prefix::Prefix;
 
 /// One change of the kernel's state. Steps are idempotent, and safe to stop after.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,7 +23,7 @@ pub enum Step {
     /// Forget a peer that left, before its address can be a stranger's.
     RemovePeer(Addr),
     /// Build the trie and swap it in; its rule names first.
-    PutPolicy(GroupSetId, Box<Policy>),
+    PutPolicy(GroupSetId, Arc<Policy>),
     /// Publish a peer's group set.
     PutPeer(Addr, GroupSetId),
     /// Have flows that do not outlive their rule judged again by this group set's policy.
@@ -26,14 +32,22 @@ pub enum Step {
     PutEndpoint(EndpointId, Box<EndpointPlan>),
     /// Write what is known of the primary interface, and what is not translated.
     PutNode(Box<NodePlan>),
+    /// Have first packets to these destinations take the host stack.
+    PutStackNet(Prefix),
     /// Say that an interface is a side of an endpoint.
     PutInterface(u32, Interface),
     /// Attach a program and pin the link.
     Attach(Link),
+    /// Say whose frames on the trunk have a VLAN id.
+    PutVlan(u16, u32),
+    /// Attach the trunk's program in one of these ways, and pin the link.
+    AttachEarly(Link, Early),
     /// Put this layout's programs in the place of an older layout's, behind its links, and forget the rest of it.
     TakeOver(u32),
     /// Remove a link's pin, and with it the link.
     Detach(Link),
+    /// Forget that they do.
+    RemoveStackNet(Prefix),
     /// Forget an interface.
     RemoveInterface(u32),
     /// Forget an endpoint, its names, local addresses, flows and counters.
@@ -53,7 +67,8 @@ pub enum Step {
 /// 4. programs, then endpoints, then interfaces: a program on an interface of no endpoint drops
 ///    (`UnknownEndpoint`), an endpoint without policy drops (`NoPolicy`);
 /// 5. where programs of an older layout still judge, ours in their place: not before all that ours ask is there;
-/// 6. removals, in reverse. A program is only taken off an interface that is gone, or that belongs to no pod
+/// 6. what the trunk's program goes by, after the endpoints that it asks of; then itself, last, since nothing rests on it;
+/// 7. removals, in reverse. A program is only taken off an interface that is gone, or that belongs to no pod
 ///    any more.
 pub fn plan(desired: &Desired, installed: &Installed) -> Vec<Step> {
     let mut steps = Vec::new();
@@ -66,28 +81,36 @@ pub fn plan(desired: &Desired, installed: &Installed) -> Vec<Step> {
         put_revisions(desired, installed, &mut steps);
     }
     put_node(desired, installed, &mut steps);
+    put_stack_nets(desired, installed, &mut steps);
     put_endpoints(desired, installed, &mut steps);
+    put_vlans(desired, installed, &mut steps);
     if !desired.keep.everything {
         steps.extend(installed.predecessor.map(Step::TakeOver));
+        remove_stack_nets(desired, installed, &mut steps);
         remove_endpoints(desired, installed, &mut steps);
         remove_policies(desired, installed, &mut steps);
     }
+    attach_early(desired, installed, &mut steps);
     steps
 }
 
 fn remove_peers(desired: &Desired, installed: &Installed, steps: &mut Vec<Step>) {
-    let stale = installed.peers.keys().filter(|addr| !desired.peers.contains_key(*addr));
-    steps.extend(stale.map(|addr| Step::RemovePeer(*addr)));
+    steps.extend(installed.peers.diff(&desired.peers).filter_map(|item| match item {
+        DiffItem::Remove(addr, _) => Some(Step::RemovePeer(*addr)),
+        _ => None,
+    }));
 }
 
 fn put_policies(desired: &Desired, installed: &Installed, steps: &mut Vec<Step>) {
     let changed = desired.policies.iter().filter(|(id, policy)| installed.policies.get(id) != Some(&policy.digest));
-    steps.extend(changed.map(|(id, policy)| Step::PutPolicy(*id, Box::new(policy.clone()))));
+    steps.extend(changed.map(|(id, policy)| Step::PutPolicy(*id, Arc::clone(policy))));
 }
 
 fn put_peers(desired: &Desired, installed: &Installed, steps: &mut Vec<Step>) {
-    let changed = desired.peers.iter().filter(|(addr, set)| installed.peers.get(*addr) != Some(set));
-    steps.extend(changed.map(|(addr, set)| Step::PutPeer(*addr, *set)));
+    steps.extend(installed.peers.diff(&desired.peers).filter_map(|item| match item {
+        DiffItem::Add(addr, set) | DiffItem::Update { new: (addr, set), .. } => Some(Step::PutPeer(*addr, *set)),
+        DiffItem::Remove(..) => None,
+    }));
 }
 
 fn put_revisions(desired: &Desired, installed: &Installed, steps: &mut Vec<Step>) {
@@ -116,6 +139,25 @@ fn primary_link(plan: &NodePlan) -> Link {
     Link { interface: plan.interface.clone(), ifindex: plan.node.ifindex, program: program::FROM_PRIMARY }
 }
 
+/// Before endpoints whose first packets go straight. Where old and new ones have no room together, the old ones go first: nobody
+/// sends to most of them any more.
+fn put_stack_nets(desired: &Desired, installed: &Installed, steps: &mut Vec<Step>) {
+    let (wanted, known) = (&desired.stack_nets, &installed.stack_nets);
+    if wanted.union(known).count() > STACK_NETS_MAX as usize {
+        remove_stack_nets(desired, installed, steps);
+    }
+    steps.extend(wanted.difference(known).map(|net| Step::PutStackNet(*net)));
+}
+
+/// Not while an endpoint of which too little is known goes by them.
+fn remove_stack_nets(desired: &Desired, installed: &Installed, steps: &mut Vec<Step>) {
+    let mut kept = desired.keep.endpoints.iter().filter_map(|id| installed.endpoints.get(id));
+    if kept.all(|endpoint| endpoint.settings & settings::STRAIGHT == 0) {
+        let stale = installed.stack_nets.difference(&desired.stack_nets);
+        steps.extend(stale.map(|net| Step::RemoveStackNet(*net)));
+    }
+}
+
 fn put_endpoints(desired: &Desired, installed: &Installed, steps: &mut Vec<Step>) {
     for (id, plan) in &desired.endpoints {
         let missing = links_of(plan).into_iter().filter(|link| !installed.has(link));
@@ -130,6 +172,18 @@ fn put_endpoints(desired: &Desired, installed: &Installed, steps: &mut Vec<Step>
     }
 }
 
+fn put_vlans(desired: &Desired, installed: &Installed, steps: &mut Vec<Step>) {
+    let Some(plan) = &desired.early else { return };
+    let gone = installed.vlans.keys().filter(|id| !plan.vlans.contains_key(id)).map(|id| (*id, NOTHING));
+    let changed = plan.vlans.iter().filter(|(id, told)| installed.vlans.get(id) != Some(told));
+    steps.extend(gone.chain(changed.map(|(id, told)| (*id, *told))).map(|(id, told)| Step::PutVlan(id, told)));
+}
+
+fn attach_early(desired: &Desired, installed: &Installed, steps: &mut Vec<Step>) {
+    let missing = desired.early.iter().filter(|plan| !installed.has(&plan.link));
+    steps.extend(missing.map(|plan| Step::AttachEarly(plan.link.clone(), plan.how)));
+}
+
 fn local_is_right(id: EndpointId, plan: &EndpointPlan, installed: &Installed) -> bool {
     let known = installed.local.iter().filter(|(_, owner)| **owner == id).map(|(addr, _)| addr);
     known.eq(&plan.addresses)
@@ -137,7 +191,8 @@ fn local_is_right(id: EndpointId, plan: &EndpointPlan, installed: &Installed) ->
 
 fn remove_endpoints(desired: &Desired, installed: &Installed, steps: &mut Vec<Step>) {
     let primary = desired.node.iter().map(primary_link);
-    let links: BTreeSet<Link> = desired.endpoints.values().flat_map(links_of).chain(primary).collect();
+    let early = desired.early.iter().map(|plan| plan.link.clone());
+    let links: BTreeSet<Link> = desired.endpoints.values().flat_map(links_of).chain(primary).chain(early).collect();
     let placed: BTreeSet<(u32, &str)> = links.iter().map(|link| (link.ifindex, link.program)).collect();
     let named: BTreeSet<(&str, &str)> = links.iter().map(|link| (link.interface.as_str(), link.program)).collect();
     let wanted: BTreeMap<u32, Interface> =
@@ -196,4 +251,54 @@ pub fn links_of(plan: &EndpointPlan) -> Vec<Link> {
 fn interfaces_of(id: EndpointId, plan: &EndpointPlan) -> [(u32, Interface); 2] {
     let side = |side| Interface { endpoint: id.0, side, reserved: [0; 7] };
     [(plan.endpoint.host_ifindex, side(Side::Pod)), (plan.endpoint.branch_ifindex, side(Side::Branch))]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+    use sgp_common::addr::v4_mapped;
+
+    use super::super::membership::Peers;
+    use super::*;
+
+    /// Peers that come, go and change: an address, and its set.
+    fn any_changes() -> impl Strategy<Value = Vec<(u16, Option<u64>)>> {
+        prop::collection::vec((0..2000_u16, prop::option::of(0..3_u64)), 0..400)
+    }
+
+    fn change(peers: &mut Peers, changes: &[(u16, Option<u64>)]) {
+        for (number, set) in changes {
+            let [high, low] = number.to_be_bytes();
+            let addr = v4_mapped([10, 0, high, low]);
+            match set {
+                Some(set) => peers.insert(addr, GroupSetId(*set)),
+                None => peers.remove(&addr),
+            };
+        }
+    }
+
+    proptest! {
+        /// Copies share what is alike, and a difference next to what is shared must not be missed: a peer would keep its groups.
+        #[test]
+        fn steps_lead_from_any_peers_to_any_others_whatever_the_two_share(
+            first in any_changes(), here in any_changes(), there in any_changes()
+        ) {
+            let mut installed = Installed::default();
+            change(&mut installed.peers, &first);
+            let mut desired = Desired { peers: installed.peers.clone(), ..Desired::default() };
+            change(&mut installed.peers, &here);
+            change(&mut desired.peers, &there);
+            let mut kernel: BTreeMap<Addr, GroupSetId> = installed.peers.iter().map(|(addr, set)| (*addr, *set)).collect();
+            for step in plan(&desired, &installed) {
+                match step {
+                    Step::PutPeer(addr, set) => drop(kernel.insert(addr, set)),
+                    Step::RemovePeer(addr) => drop(kernel.remove(&addr)),
+                    other => prop_assert!(false, "{other:?}"),
+                }
+            }
+            prop_assert!(kernel.iter().eq(desired.peers.iter()));
+        }
+    }
 }

@@ -10,6 +10,15 @@ use sgp_common::policy::{HEAD_BITS, RuleSet, Selector};
 /// Bits of a v4-mapped address before the IPv4 address itself.
 const V4_OFFSET: u32 = 96;
 
+/// An address prefix as tries of prefixes hold it: length in bits, v4-mapped address.
+pub type Prefix = (u32, Addr);
+
+/// The key of a trie of prefixes.
+pub fn key(net: &IpNet) -> Prefix {
+    let (addr, bits) = address(net);
+    (bits, addr)
+}
+
 /// The address and the length in bits of an address prefix, v4-mapped, host bits cleared.
 pub fn address(net: &IpNet) -> (Addr, u32) {
     match net.trunc() {

@@ -14,7 +14,7 @@ pub fn is_open(observed: &Observed, host_ifindex: u32, branch_ifindex: u32, rout
     let links = observed.links.as_deref().unwrap_or_default();
     let link = |index| links.iter().find(|link| link.index == index);
     let (Some(host), Some(branch)) = (link(host_ifindex), link(branch_ifindex)) else { return false };
-    observed.enforcement.shortcuts == Shortcuts::Auto
+    observed.enforcement.shortcuts != Shortcuts::Off
         && *router != UNSPECIFIED
         && [host, branch].iter().all(|link| !observed.shared.contains(&link.index))
         && host.queued == Queued::No

@@ -5,6 +5,8 @@
 //! holds up the data path.
 
 mod dispatch;
+mod enforce;
+mod members;
 mod poll;
 mod provision;
 mod tell;
@@ -14,24 +16,27 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use sgp_common::Addr;
 use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
 use crate::domain::branches::CloudStep;
-use crate::domain::desired::{Desired, Refusal};
-use crate::domain::enforcement::Enforcement;
+use crate::domain::desired::{Desired, Refusal, own_peers};
+use crate::domain::enforcement::{Enforcement, Shortcuts};
 use crate::domain::groups::GroupSet;
 use crate::domain::installed::Installed;
-use crate::domain::observed::{CloudFacts, Observed};
-use crate::domain::plan::{Step, plan};
+use crate::domain::memo::Memo;
+use crate::domain::observed::{CloudFacts, Observed, Scope};
 use crate::domain::settings::Settings;
 use crate::io::ec2::Cloud;
-use crate::io::kernel::{Kernel, shared};
+use crate::io::kernel::{Kernel, shared, without_ours};
 use crate::io::kubernetes::Kubernetes;
 use crate::io::netlink::Netlink;
 use crate::telemetry::metrics::Metrics;
 
 pub use dispatch::{Dispatch, Rates};
+pub use enforce::apply;
+pub use members::{Members, MembershipFrom, Nudges, follow};
 pub use poll::{Described, denied, poll};
 pub use provision::{Provisioner, Round};
 use tell::Told;
@@ -69,6 +74,8 @@ pub struct Synced {
     pub described: Option<Instant>,
     /// When the API server answered last.
     pub answered: Option<Instant>,
+    /// When whoever looks after slices was heard, where the round enforced them.
+    pub published: Option<Instant>,
 }
 
 /// The loop and what it works with.
@@ -93,6 +100,8 @@ pub struct Reconciler<C: Cloud, K: Kernel> {
     pub provision: Provision,
     /// What EC2 said last.
     pub facts: watch::Receiver<Option<Arc<Described>>>,
+    /// What the controller publishes.
+    pub members: Arc<Members>,
     /// Asks for another look at EC2, now.
     pub look_at_cloud: Arc<Notify>,
     /// Marks the world dirty.
@@ -121,6 +130,7 @@ struct Memory {
     last_sweep: Option<Instant>,
     /// See `Observed::former_group_sets`.
     group_sets: BTreeSet<GroupSet>,
+    policies: Memo,
 }
 
 impl<C: Cloud, K: Kernel + 'static> Reconciler<C, K> {
@@ -132,8 +142,10 @@ impl<C: Cloud, K: Kernel + 'static> Reconciler<C, K> {
             look_in: RESYNC,
             last_sweep: None,
             group_sets: BTreeSet::new(),
+            policies: Memo::default(),
         };
         let mut facts = self.facts.clone();
+        self.follow_members();
         loop {
             // Before the round reads them: what arrives during the round is news for the next.
             facts.mark_unchanged();
@@ -152,20 +164,28 @@ impl<C: Cloud, K: Kernel + 'static> Reconciler<C, K> {
     async fn round(&self, memory: &mut Memory) -> Result<()> {
         let begun = Instant::now();
         let links = self.netlink.links().await.context("observing the node's links")?;
+        let links = without_ours(links)?;
+        let cloud = self.cloud_facts(memory);
+        let of_node = cloud.as_ref().is_some_and(|cloud| cloud.scope == Scope::Node);
         let observed = Observed {
             cluster: self.kubernetes.facts(),
-            cloud: self.cloud_facts(memory),
+            published: if of_node { self.members.published() } else { None },
+            cloud,
+            own_addresses: match self.enforcement.shortcuts {
+                Shortcuts::All => self.netlink.own_addresses().await?,
+                Shortcuts::Off | Shortcuts::Auto => BTreeSet::new(),
+            },
             shared: shared(&links, self.enforcement.shortcuts).await?,
             links: Some(links),
             enforcement: self.enforcement,
             settings: self.settings.clone(),
             former_group_sets: memory.group_sets.clone(),
         };
-        let desired = Desired::from(&observed);
-        let group_sets = observed.cloud.as_ref().map(CloudFacts::group_sets).unwrap_or_default();
+        let desired = Desired::remembering(&observed, &mut memory.policies);
+        let group_sets = observed.group_sets();
         // A round that fails half-way may have published some of these, and left some of those before.
         memory.group_sets.extend(group_sets.iter().cloned());
-        let installed = self.enforce(&desired, memory).await?;
+        let (desired, installed) = self.enforce(desired, &observed, memory).await?;
         memory.group_sets = group_sets;
         let mut round = self.provision(&observed, &installed, memory);
         let mut refused = by_object(desired.refused.iter());
@@ -175,22 +195,37 @@ impl<C: Cloud, K: Kernel + 'static> Reconciler<C, K> {
         memory.look_in = round.look_in.unwrap_or(RESYNC).clamp(SOON, RESYNC);
         let described = self.facts.borrow().as_ref().map(|described| described.asked);
         let answered = self.kubernetes.answered();
-        let synced = Some(Synced { at: Instant::now(), took: begun.elapsed(), described, answered });
+        let published = observed.published.as_ref().and(self.members.heard());
+        let synced = Some(Synced { at: Instant::now(), took: begun.elapsed(), described, answered, published });
         self.metrics.round(Some(begun.elapsed()), refused.len());
         self.metrics.heard_of_kubernetes(answered);
         self.status.send_replace(Status { observed, installed, desired, refused, synced });
         Ok(())
     }
 
-    async fn enforce(&self, desired: &Desired, memory: &mut Memory) -> Result<Installed> {
+    /// Enforces it, with what came of memberships meanwhile: whoever writes single peers waits for the kernel as well, so none
+    /// of these writes is undone.
+    async fn enforce(
+        &self,
+        mut desired: Desired,
+        observed: &Observed,
+        memory: &mut Memory,
+    ) -> Result<(Desired, Installed)> {
         let due = memory.last_sweep.is_none_or(|at| at.elapsed() > RESYNC);
         if due {
             memory.last_sweep = Some(Instant::now());
         }
-        let (kernel, desired) = (Arc::clone(&self.kernel), desired.clone());
+        let (kernel, members, published) =
+            (Arc::clone(&self.kernel), Arc::clone(&self.members), observed.published.clone());
+        let own: BTreeSet<Addr> = observed.cloud.iter().flat_map(own_peers).map(|(addr, _)| addr).collect();
         let done = tokio::task::spawn_blocking(move || {
             let mut kernel = kernel.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            apply(&mut *kernel, &desired, due)
+            if let Some(published) = &published {
+                members.overlay(&mut desired, published, &own);
+            }
+            let installed = apply(&mut *kernel, &mut desired, due)?;
+            let again = members.enforced(published.as_deref(), own);
+            anyhow::Ok((desired, installed, again))
         })
         .await
         .context("the thread that applies node steps")?;
@@ -198,7 +233,11 @@ impl<C: Cloud, K: Kernel + 'static> Reconciler<C, K> {
             // A sweep that failed is due again at once: branches go on to other pods.
             memory.last_sweep = None;
         }
-        done
+        let (desired, installed, again) = done?;
+        if again {
+            self.changed.notify_one();
+        }
+        Ok((desired, installed))
     }
 
     /// What EC2 said, with what it answered since on top.
@@ -245,31 +284,6 @@ impl<C: Cloud, K: Kernel + 'static> Reconciler<C, K> {
             changed.notify_one();
         });
     }
-}
-
-/// Takes every step; the first that fails ends the round, since later ones may rest on it.
-fn apply<K: Kernel>(kernel: &mut K, desired: &Desired, sweep: bool) -> Result<Installed> {
-    kernel.restore()?;
-    let installed = kernel.installed().context("reading what is installed")?;
-    let steps = plan(desired, &installed);
-    let done = steps.iter().try_for_each(|step| kernel.apply(step));
-    // A step may have failed for want of room that only sweeping gives back. And a branch goes on to another
-    // pod under the same endpoint id: what its last pod was allowed must not be there any more.
-    let forgotten = steps.iter().any(|step| matches!(step, Step::RemoveEndpoint(_)));
-    if sweep || forgotten || done.is_err() {
-        kernel.sweep()?;
-    }
-    done?;
-    if steps.is_empty() {
-        return Ok(installed);
-    }
-    info!(
-        steps = steps.len(),
-        endpoints = desired.endpoints.len(),
-        policies = desired.policies.len(),
-        "enforced a change"
-    );
-    kernel.installed().context("reading what is installed")
 }
 
 fn by_object<'a>(refusals: impl Iterator<Item = &'a Refusal>) -> BTreeMap<String, String> {

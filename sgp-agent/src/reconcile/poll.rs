@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 use tracing::warn;
 
+use super::members::Members;
 use super::provision::MISSING_PERMISSION;
 use super::tell;
 use crate::domain::branches::{Notice, Purpose, Severity, groups_wanted};
 use crate::domain::groups::GroupSet;
-use crate::domain::observed::{CloudFacts, ClusterFacts, Wanted};
+use crate::domain::observed::{CloudFacts, ClusterFacts, Scope, Wanted};
 use crate::io::ec2::{Cloud, Unanswered};
 use crate::io::kubernetes::Kubernetes;
 use crate::telemetry::metrics::Metrics;
@@ -19,6 +20,9 @@ use crate::telemetry::metrics::Metrics;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The longest between two looks while EC2 does not answer.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// Between two looks whether it is known yet who says who is a member of what.
+const UNHEARD: Duration = Duration::from_millis(50);
 
 /// What EC2 said, and when it was asked.
 #[derive(Clone, Debug)]
@@ -30,11 +34,11 @@ pub struct Described {
 }
 
 /// What to ask EC2 of, beside the node's own things.
-fn wanted(cluster: &ClusterFacts) -> Wanted {
+fn wanted(cluster: &ClusterFacts, scope: Scope) -> Wanted {
     let named = cluster.policies.iter().flat_map(|policy| policy.group_ids.clone());
     let of_pods = cluster.pods.values().filter_map(|pod| groups_wanted(pod, cluster, &GroupSet::default()));
     let subnets = cluster.eni_configs.values().map(|config| config.subnet_id.clone());
-    Wanted { groups: named.chain(of_pods.flat_map(|set| set.0)).collect(), subnets: subnets.collect() }
+    Wanted { scope, groups: named.chain(of_pods.flat_map(|set| set.0)).collect(), subnets: subnets.collect() }
 }
 
 /// What to say on the node of a question that EC2 refuses to answer: the role may not ask it.
@@ -56,6 +60,7 @@ fn silent(error: &str) -> Notice {
 pub async fn poll<C: Cloud>(
     cloud: Arc<C>,
     kubernetes: Arc<Kubernetes>,
+    members: Arc<Members>,
     every: Duration,
     look: Arc<Notify>,
     facts: watch::Sender<Option<Arc<Described>>>,
@@ -63,7 +68,12 @@ pub async fn poll<C: Cloud>(
 ) {
     let (mut failures, mut told) = (0_u32, String::new());
     loop {
-        let wanted = kubernetes.facts().map(|cluster| wanted(&cluster)).unwrap_or_default();
+        let Some(scope) = members.scope() else {
+            tokio::time::sleep(UNHEARD).await;
+            continue;
+        };
+        let wanted = kubernetes.facts().map(|cluster| wanted(&cluster, scope));
+        let wanted = wanted.unwrap_or(Wanted { scope, ..Wanted::default() });
         let asked = Instant::now();
         let answer = tokio::time::timeout(PATIENCE, cloud.facts(&wanted)).await;
         let answer = answer.unwrap_or_else(|_| Err(anyhow::anyhow!("EC2 did not answer within {PATIENCE:?}")));
@@ -111,7 +121,7 @@ mod tests {
             eni_configs: [("zone-a".to_owned(), config)].into(),
             ..ClusterFacts::default()
         };
-        let wanted = wanted(&cluster);
+        let wanted = wanted(&cluster, Scope::Vpc);
         assert_eq!(wanted.groups, BTreeSet::from(["sg-1".to_owned()]));
         assert_eq!(wanted.subnets, BTreeSet::from(["subnet-9".to_owned()]));
     }

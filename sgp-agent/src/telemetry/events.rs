@@ -115,10 +115,15 @@ pub async fn write_log(path: PathBuf, mut records: broadcast::Receiver<FlowRecor
     }
 }
 
+/// All of it or nothing: half a line would spoil the next one too.
 async fn append(path: &Path, text: &str) -> Result<()> {
     let mut file = tokio::fs::OpenOptions::new().create(true).append(true).open(path).await.context("opening it")?;
-    file.write_all(text.as_bytes()).await.context("writing it")?;
-    file.flush().await.with_context(|| format!("writing {}", path.display()))
+    let before = file.metadata().await.context("asking its length")?.len();
+    let written = file.write_all(text.as_bytes()).await.and(file.flush().await);
+    if written.is_err() {
+        file.set_len(before).await.context("taking half a line back")?;
+    }
+    written.with_context(|| format!("writing {}", path.display()))
 }
 
 async fn next(records: &mut broadcast::Receiver<FlowRecord>) -> Option<FlowRecord> {

@@ -30,6 +30,10 @@ pub struct Metrics {
     described: Gauge<f64, AtomicU64>,
     answered: Gauge<f64, AtomicU64>,
     refused: Gauge,
+    members: Gauge,
+    slices: Gauge,
+    published: Gauge<f64, AtomicU64>,
+    peers_written: Counter,
     calls: Family<Labels, Counter>,
     call_errors: Family<Labels, Counter>,
     branch_latency: Family<Labels, Histogram>,
@@ -58,6 +62,10 @@ impl Default for Metrics {
             described: Gauge::default(),
             answered: Gauge::default(),
             refused: Gauge::default(),
+            members: Gauge::default(),
+            slices: Gauge::default(),
+            published: Gauge::default(),
+            peers_written: Counter::default(),
             calls: Family::default(),
             call_errors: Family::default(),
             branch_latency: Family::new_with_constructor(milliseconds),
@@ -68,6 +76,7 @@ impl Default for Metrics {
         };
         metrics.register_rounds();
         metrics.register_cloud();
+        metrics.register_members();
         metrics
     }
 }
@@ -88,6 +97,17 @@ impl Metrics {
         let help = "Unix time of the API server's last answer";
         registry.register("sgp_kubernetes_last_answer_timestamp_seconds", help, self.answered.clone());
         registry.register("sgp_refused", "Objects that cannot be had as asked for now", self.refused.clone());
+    }
+
+    fn register_members(&mut self) {
+        let registry = &mut self.registry;
+        let help = "Addresses whose groups the controller publishes";
+        registry.register("sgp_membership_addresses", help, self.members.clone());
+        registry.register("sgp_membership_slices", "Slices that the controller publishes", self.slices.clone());
+        let help = "Unix time of the last sign that somebody looks after the slices";
+        registry.register("sgp_membership_last_heard_timestamp_seconds", help, self.published.clone());
+        let help = "Peers written because of a slice, without a round";
+        registry.register("sgp_membership_peer_writes", help, self.peers_written.clone());
     }
 
     fn register_cloud(&mut self) {
@@ -127,6 +147,20 @@ impl Metrics {
         if let Some(at) = answered {
             self.answered.set(unix_time().saturating_sub(at.elapsed()).as_secs_f64());
         }
+    }
+
+    /// What is published, and when somebody who looks after it was heard.
+    pub fn members(&self, slices: usize, addresses: usize, heard: Option<Instant>) {
+        self.slices.set(slices.try_into().unwrap_or(i64::MAX));
+        self.members.set(addresses.try_into().unwrap_or(i64::MAX));
+        if let Some(at) = heard {
+            self.published.set(unix_time().saturating_sub(at.elapsed()).as_secs_f64());
+        }
+    }
+
+    /// Peers went into the kernel without a round.
+    pub fn peers_written(&self, count: usize) {
+        self.peers_written.inc_by(count.try_into().unwrap_or(u64::MAX));
     }
 
     /// EC2 was looked at.

@@ -11,11 +11,12 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use sgp_common::DropReason;
 use sgp_common::limits;
 use sgp_common::pins::map;
+use sgp_common::snat::SnatEntry;
 
 use super::metrics::Labels;
 use crate::domain::groups::EndpointId;
-use crate::io::kernel::installed;
-use crate::io::kernel::maps::{Maps, PinDirs};
+use crate::io::kernel::attached;
+use crate::io::kernel::maps::{self, Maps, PinDirs};
 use crate::io::telemetry::direction;
 
 /// The pinned maps of a node.
@@ -56,12 +57,11 @@ impl Pinned {
         series.collect()
     }
 
-    fn snat_by_pod(&self) -> Vec<(Labels, u64)> {
+    fn snat_by_pod(&self) -> std::result::Result<Vec<(Labels, u64)>, Error> {
         let mut pods: BTreeMap<u64, u64> = BTreeMap::new();
-        for (_, entry) in self.maps.snat.iter().flatten() {
-            *pods.entry(entry.endpoint).or_default() += 1;
-        }
-        pods.into_iter().map(|(id, count)| (vec![("pod", self.pod(id))], count)).collect()
+        let see = |_, entry: SnatEntry| *pods.entry(entry.endpoint).or_default() += 1;
+        maps::each(&self.maps.snat, see).map_err(|_| Error)?;
+        Ok(pods.into_iter().map(|(id, count)| (vec![("pod", self.pod(id))], count)).collect())
     }
 
     fn flows_by_pod(&self) -> Vec<(Labels, u64)> {
@@ -70,28 +70,31 @@ impl Pinned {
     }
 
     fn attached(&self) -> std::result::Result<Vec<(Labels, u64)>, Error> {
-        let state = installed(&self.maps, &self.dirs).map_err(|_| Error)?;
-        let (alive, dead): (Vec<_>, Vec<_>) = state.links.iter().partition(|link| link.ifindex != 0);
+        let (links, _) = attached(&self.dirs).map_err(|_| Error)?;
+        let (alive, dead): (Vec<_>, Vec<_>) = links.iter().partition(|link| link.ifindex != 0);
         let state = |word: &str, count: usize| (vec![("state", word.to_owned())], count as u64);
         Ok(vec![state("attached", alive.len()), state("detached", dead.len())])
     }
 }
 
 /// Entries and room of each map that can fill up.
-pub fn fill(maps: &Maps) -> Vec<(&'static str, usize, u32)> {
-    vec![
+///
+/// # Errors
+/// Where a map cannot be read.
+pub fn fill(maps: &Maps) -> anyhow::Result<Vec<(&'static str, usize, u32)>> {
+    Ok(vec![
         (map::ENDPOINTS, maps.endpoints.keys().flatten().count(), limits::ENDPOINTS_MAX),
         (map::POLICIES, maps.policies.keys().flatten().count(), limits::POLICIES_MAX),
-        (map::PEERS, maps.peers.keys().flatten().count(), limits::PEERS_MAX),
-        (map::FLOWS, maps.flows.keys().flatten().count(), limits::FLOWS_MAX),
-        (map::SNAT, maps.snat.keys().flatten().count(), limits::SNAT_MAX),
+        (map::PEERS, maps::count(&maps.peers)?, limits::PEERS_MAX),
+        (map::FLOWS, maps::count(&maps.flows)?, limits::FLOWS_MAX),
+        (map::SNAT, maps::count(&maps.snat)?, limits::SNAT_MAX),
         (map::RULE_NAMES, maps.rule_names.keys().flatten().count(), limits::RULE_NAMES_MAX),
-    ]
+    ])
 }
 
 impl Collector for Pinned {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result {
-        let (verdicts, fill) = (self.verdicts(), fill(&self.maps));
+        let (verdicts, fill) = (self.verdicts(), fill(&self.maps).map_err(|_| Error)?);
         let packets = verdicts.iter().map(|(labels, packets, _)| (labels.clone(), *packets)).collect();
         counters(&mut encoder, "sgp_packets", "Packets judged, by pod, direction and reason", packets)?;
         let bytes = verdicts.into_iter().map(|(labels, _, bytes)| (labels, bytes)).collect();
@@ -100,7 +103,7 @@ impl Collector for Pinned {
         let lost = encoder.encode_descriptor("sgp_events_lost", help, None, MetricType::Counter)?;
         ConstCounter::new(self.maps.lost_events()).encode(lost)?;
         gauges(&mut encoder, "sgp_flows", "Tracked flows of a pod, as the last sweep counted", self.flows_by_pod())?;
-        gauges(&mut encoder, "sgp_snat_flows", "Translated flows of a pod", self.snat_by_pod())?;
+        gauges(&mut encoder, "sgp_snat_flows", "Translated flows of a pod", self.snat_by_pod()?)?;
         let label = |name: &str| vec![("map", name.to_owned())];
         let entries = fill.iter().map(|(name, used, _)| (label(name), *used as u64)).collect();
         gauges(&mut encoder, "sgp_map_entries", "Entries of a map of the data path", entries)?;

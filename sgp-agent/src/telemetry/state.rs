@@ -42,6 +42,8 @@ pub struct AgentState {
     pub kubernetes: bool,
     /// Age in seconds of its last answer in that round; `None` before the first.
     pub kubernetes_age_s: Option<u64>,
+    /// Age in seconds of the controller's last sign of life in that round; `None` where this agent asks EC2 for members.
+    pub membership_age_s: Option<u64>,
     /// What cannot be had, and why, by object.
     pub refused: BTreeMap<String, String>,
     /// Groups of each known group set, by its id in hex.
@@ -78,14 +80,15 @@ impl AgentState {
     /// What a round has brought about.
     fn after(&self, status: &Status) -> Self {
         let synced = status.synced;
-        let sets = status.observed.cloud.iter().flat_map(|cloud| cloud.interfaces.values()).map(|eni| &eni.groups);
-        let named = sets.map(|set| (format!("{:016x}", set.id().0), set.0.iter().cloned().collect()));
+        let sets = status.observed.group_sets().into_iter();
+        let named = sets.map(|set| (format!("{:016x}", set.id().0), set.0.into_iter().collect()));
         Self {
             synced_at: since_start(),
             round_ms: synced.map_or(0, |synced| synced.took.as_millis().try_into().unwrap_or(u64::MAX)),
             ec2_age_s: synced.and_then(|synced| synced.described).map(|at| at.elapsed().as_secs()),
             kubernetes: status.observed.cluster.is_some(),
             kubernetes_age_s: synced.and_then(|synced| synced.answered).map(|at| at.elapsed().as_secs()),
+            membership_age_s: synced.and_then(|synced| synced.published).map(|at| at.elapsed().as_secs()),
             refused: status.refused.clone(),
             group_sets: named.collect(),
             ..self.clone()

@@ -9,7 +9,7 @@ use sgp_agent::domain::branches::{CloudStep, INSTANCE_TAG, OWNER_TAG, POD_UID_TA
 use sgp_agent::domain::cloud_steps::{Family, NewInterface};
 use sgp_agent::domain::failure::Failure;
 use sgp_agent::domain::groups::{GroupSet, SecurityGroup};
-use sgp_agent::domain::observed::{Association, Attachment, CloudFacts, Instance, NetworkInterface, Subnet};
+use sgp_agent::domain::observed::{Association, Attachment, CloudFacts, Instance, NetworkInterface, Scope, Subnet};
 
 use crate::mishaps::TrunkCalls;
 
@@ -120,6 +120,7 @@ impl Ec2 {
         let (id, free_addresses) = (SUBNET.to_owned(), Some(60_000));
         let subnet = Subnet { id, cidr: Some(cidr), free_addresses, ..Subnet::default() };
         CloudFacts {
+            scope: Scope::Vpc,
             instance: Instance {
                 id: INSTANCE.into(),
                 instance_type: "m5.xlarge".into(),

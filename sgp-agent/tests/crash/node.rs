@@ -17,6 +17,7 @@ use sgp_agent::domain::observed::{
 use sgp_agent::domain::plan::Step;
 use sgp_agent::domain::wiring::{Alias, Mode, branch_interface, host_interface};
 use sgp_common::addr::UNSPECIFIED;
+use sgp_common::trunk::NOTHING;
 
 use crate::ec2::Ec2;
 
@@ -203,7 +204,11 @@ impl Node {
                 (kernel.node, kernel.excluded) = (Some(plan.node), plan.excluded.clone());
             }
             Step::PutInterface(index, interface) => drop(kernel.interfaces.insert(*index, *interface)),
-            Step::Attach(link) => {
+            Step::PutStackNet(net) => drop(kernel.stack_nets.insert(*net)),
+            Step::RemoveStackNet(net) => drop(kernel.stack_nets.remove(net)),
+            Step::PutVlan(id, NOTHING) => drop(kernel.vlans.remove(id)),
+            Step::PutVlan(id, told) => drop(kernel.vlans.insert(*id, *told)),
+            Step::Attach(link) | Step::AttachEarly(link, _) => {
                 kernel.links.retain(|old| (&old.interface, old.program) != (&link.interface, link.program));
                 kernel.links.insert(link.clone());
             }

@@ -167,13 +167,18 @@ impl Node {
         self.sample();
         self.drain();
         let (passed, mark) = self.run_unsampled(at, frame);
+        Ran { passed, mark, events: self.events() }
+    }
+
+    /// Reads the ring.
+    pub(crate) fn events(&mut self) -> Vec<Event> {
         let mut events = Vec::new();
         while let Some(item) = self.events.next() {
             assert_eq!(item.len(), size_of::<Event>());
             // SAFETY: the program writes whole events.
             events.push(unsafe { std::ptr::read_unaligned(item.as_ptr().cast()) });
         }
-        Ran { passed, mark, events }
+        events
     }
 
     /// Runs a packet: whether it passed, and its mark.

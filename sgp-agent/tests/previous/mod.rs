@@ -62,7 +62,7 @@ impl Previous {
         }
         let mut loader = EbpfLoader::new();
         loader.override_global(map::TEST, &0_u8, true);
-        let names = map::ALL.into_iter().filter(|name| *name != map::REVISIONS);
+        let names = map::ALL.into_iter().filter(|name| ![map::REVISIONS, map::VLANS, map::STACK_NETS].contains(name));
         let paths: Vec<_> = names.map(|name| (name, dirs.map(name))).collect();
         paths.iter().for_each(|(name, path)| {
             loader.map_pin_path(name, path.as_path());

@@ -1,13 +1,9 @@
 //! Live traffic through nodes: the benchmark `live` of sgp-agent, and figures out of what it writes.
 
-use std::fs;
-use std::process::Stdio;
-
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 
 use super::figures::median;
 use crate::build::cargo;
-use crate::progress::command;
 
 /// A configuration and a measure, as the benchmark writes them; a value for each round.
 #[derive(serde::Deserialize, Clone, Debug)]
@@ -49,11 +45,7 @@ pub(super) fn measure(only: &str, rounds: usize, turns: usize) -> Result<Vec<Fig
     bench.args(["bench", "--quiet", "--profile", "dev"]).args(cargo::HOST_PACKAGES).args(["--bench", "live", "--"]);
     bench.arg("--floor").arg(floor).arg("--out").arg(&out).args(["--only", only]);
     bench.args(["--rounds", &rounds.to_string(), "--turns", &turns.to_string()]);
-    let status = bench.stdin(Stdio::null()).status().context("the benchmark `live` cannot be started")?;
-    ensure!(status.success(), "`{}` failed; what it printed is above", command::shown(&bench));
-    let written = fs::read(&out).with_context(|| format!("{} cannot be read", out.display()))?;
-    let samples: Vec<Samples> =
-        serde_json::from_slice(&written).context("what the benchmark wrote is not understood")?;
+    let samples: Vec<Samples> = super::written("live", &mut bench, &out)?;
     Ok(samples.into_iter().map(Samples::figure).collect())
 }
 

@@ -24,6 +24,10 @@ pub(super) fn text(report: &Report) -> String {
     if !report.live.is_empty() {
         text += &live_text(report);
     }
+    if !report.agent.is_empty() {
+        text += "\n";
+        text += &super::agent::table(&report.agent);
+    }
     if !report.against.is_empty() {
         let rows = report.against.iter().map(|both| {
             let number = |ns: f64| format!("{ns:.0}");

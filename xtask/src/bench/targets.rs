@@ -13,7 +13,7 @@ pub(super) enum Limit {
 }
 
 /// Cases by how their names begin, and the most they may cost.
-const TARGETS: [(&str, Limit); 10] = [
+const TARGETS: [(&str, Limit); 11] = [
     ("established, 1 flow", Limit::Ns(75.0)),
     ("established, 65536 flows", Limit::Floors(1.15)),
     ("established, 262144 flows", Limit::Floors(1.15)),
@@ -24,6 +24,7 @@ const TARGETS: [(&str, Limit); 10] = [
     ("new flow, 10000 prefixes", Limit::Floors(1.6)),
     ("denied, 1 rule,", Limit::Ns(150.0)),
     ("denied, 1000 rules,", Limit::Ns(200.0)),
+    ("from the driver: denied by XDP", Limit::Floors(0.5)),
 ];
 
 /// What a case is meant to cost, if anything is said of it.
@@ -65,7 +66,7 @@ const LIVE_TARGETS: [(&str, [Option<f64>; 2]); 8] = [
 pub(super) fn least(figure: &live::Figure) -> Option<f64> {
     let ours = figure.configuration.strip_prefix("ours")?;
     let (_, least) = LIVE_TARGETS.into_iter().find(|(measure, _)| *measure == figure.measure)?;
-    least[usize::from(ours.ends_with("SNAT"))]
+    least[usize::from(ours.contains("SNAT"))]
 }
 
 #[cfg(test)]

@@ -54,7 +54,7 @@ const CHECKS: [Check; 8] = [
   cargo xtask check clippy    only the checks whose name contains `clippy`
 
 Checks: fmt, layout (top level), links (in *.md), budgets (sizes and names), clippy, abi (golden file), docs,
-verifier (instructions walked; needs root and a built agent, SGP_BLESS=1 records them anew).")]
+verifier (instructions walked; needs root and a built agent, which it brings up to date; SGP_BLESS=1 records them anew).")]
 pub(crate) struct Args {
     /// Only checks whose name contains this
     #[arg(default_value = "")]

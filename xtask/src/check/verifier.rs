@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use nix::unistd::geteuid;
 
 use super::{Findings, NotRun};
-use crate::build::cargo;
+use crate::build::{self, cargo};
 use crate::progress::command;
 
 /// Where the numbers stand, relative to the root.
@@ -57,6 +57,8 @@ fn ask() -> Result<Counts> {
     if !agent.exists() {
         return Err(NotRun("there is no target/debug/sgp-agent; `cargo xtask build` builds it").into());
     }
+    // What an older tree's programs cost says nothing of this one's.
+    build::everything(false)?;
     let output = command::output(Command::new(agent).args(["verify", "--json"]))?;
     anyhow::ensure!(output.status.success(), "`sgp-agent verify` failed: {}", command::printed(&output).trim_end());
     let rows: Vec<Row> =

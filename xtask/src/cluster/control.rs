@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::demo::hands::until;
 use crate::place::{Family, Place};
@@ -38,6 +38,23 @@ pub(crate) fn start(place: &Place, tools: &Tools) -> Result<()> {
     let kubeconfig = format!("--kubeconfig={}", path(place, "kubeconfig"));
     daemon(place, "kube-scheduler", program("kube-scheduler").args([&kubeconfig, "--leader-elect=false"]))?;
     Ok(())
+}
+
+/// Ends the API server and starts it again. What has changed before is not in its cache then, and whoever wants to go on watching from
+/// there is told 410 Gone.
+pub(crate) fn restart_apiserver(place: &Place, tools: &Tools) -> Result<()> {
+    let file = place.dir().join("kube-apiserver.pid");
+    let pid = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+    finish(Command::new("kill").args(["-9", pid.trim()]))?;
+    until(READY, || {
+        // Its last threads hold the socket a moment longer than it has a name.
+        let left = finish(within(&place.netns("cp"), "ss").args(["-Hltn", "sport", "=", ":6443"]))?;
+        ensure!(left.trim().is_empty(), "the API server does not end: {left}");
+        Ok(())
+    })?;
+    let mut program = within(&place.netns("cp"), tools.kube_bin.join("kube-apiserver"));
+    daemon(place, "kube-apiserver", program.args(apiserver(place)))?;
+    ready(place, tools)
 }
 
 fn path(place: &Place, file: &str) -> String {

@@ -1,6 +1,7 @@
 //! Where a cluster lives on this machine: its number, directory, namespaces and addresses.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 
@@ -65,6 +66,16 @@ pub(crate) struct Instance {
     pub(crate) mac: String,
 }
 
+/// Makes the directory of a number; false where somebody has it.
+fn claims(directory: &Path) -> Result<bool> {
+    match fs::create_dir(directory) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+            Err(error).with_context(|| format!("{} cannot be made", directory.display()))
+        }
+        made => Ok(made.is_ok()),
+    }
+}
+
 impl Place {
     /// Takes the first free number. Two clusters started in the same instant cannot get the same one: making
     /// the number's directory is the claim.
@@ -82,7 +93,7 @@ impl Place {
         );
         fs::create_dir_all(format!("{CLUSTERS}/numbers")).context("making /run/sgp-dev")?;
         for index in 0..CLUSTERS_MAX {
-            if fs::create_dir(number_dir(index)).is_ok() {
+            if claims(&number_dir(index))? {
                 let name = name.to_owned();
                 let place = Self { name, index, nodes, mode, family, machine, owner, cloud: None };
                 if let Err(error) = fs::create_dir(place.dir()) {

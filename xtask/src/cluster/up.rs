@@ -19,6 +19,7 @@ const SHAPES: &str = include_str!("cloud/shapes.py");
 const VPC: &str = include_str!("cloud/vpc.py");
 const ROUTE: &str = include_str!("cloud/route.sh");
 const CRD: &str = include_str!("../../../deploy/crds/securitygrouppolicies.vpcresources.k8s.aws.yaml");
+const MEMBERSHIP_CRD: &str = include_str!("../../../deploy/crds/securitygroupmemberships.sgp.dev.yaml");
 const CNINODE_CRD: &str = include_str!("../../../deploy/crds/cninodes.vpcresources.k8s.aws.yaml");
 const ENICONFIG_CRD: &str = include_str!("../../../deploy/crds/eniconfigs.crd.k8s.amazonaws.com.yaml");
 const DNS: &str = include_str!("dns.yaml");
@@ -142,6 +143,7 @@ pub(crate) fn apply_options(tools: &Tools) -> Vec<String> {
 
 fn start_nodes(place: &Place, tools: &Tools) -> Result<()> {
     apply(place, tools, CRD)?;
+    apply(place, tools, MEMBERSHIP_CRD)?;
     apply(place, tools, CNINODE_CRD)?;
     apply(place, tools, ENICONFIG_CRD)?;
     apply(place, tools, declared::AGENT_RBAC)?;

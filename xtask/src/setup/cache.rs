@@ -29,7 +29,8 @@ pub(crate) fn fill(directory: &Path, build: impl FnOnce(&Path) -> Result<()>) ->
     fs::rename(&part, directory).with_context(|| unwritable(directory))
 }
 
-fn unwritable(path: &Path) -> String {
+/// What to do about a directory that cannot be written.
+pub(super) fn unwritable(path: &Path) -> String {
     format!("{} cannot be written; set SGP_CACHE_DIR to a directory that can", path.display())
 }
 

@@ -6,7 +6,7 @@ use std::{env, fs, path};
 
 use anyhow::{Context, Result, bail};
 
-use super::{Part, Step, cache, packages};
+use super::{Part, Step, cache, go, packages};
 use crate::build::cargo;
 use crate::progress::command;
 
@@ -21,11 +21,11 @@ pub(super) const STEP: Step = Step {
     name: "control plane",
     part: Part::Cluster,
     present: || found().map(|directory| directory.display().to_string()),
-    how: || match go() {
+    how: || match go::found() {
         Some(_) => format!("Go builds Kubernetes {} and etcd, kept in {}", go_version(), go_directory().display()),
         None => "builds Debian's Kubernetes 1.20.2, as there is no Go (with Go it would be a newer one)".to_owned(),
     },
-    about: || if go().is_some() { 480 } else { 660 },
+    about: || if go::found().is_some() { 480 } else { 660 },
     install,
 };
 
@@ -53,14 +53,10 @@ fn install() -> Result<()> {
             lacking(&named).join(", ")
         );
     }
-    match go() {
+    match go::found() {
         Some(go) => cache::fill(&go_directory(), |part| build_with_go(&go, part)),
         None => build_from_debian(),
     }
-}
-
-fn go() -> Option<PathBuf> {
-    command::find("go")
 }
 
 fn go_version() -> String {
@@ -72,9 +68,8 @@ fn go_directory() -> PathBuf {
 }
 
 fn build_with_go(go: &Path, part: &Path) -> Result<()> {
-    let mut build = Command::new(go);
-    build.current_dir(cargo::root().join("xtask/controlplane")).env("CGO_ENABLED", "0");
-    build.args(["build", "-trimpath", "-ldflags", &stamps(), "-o"]).arg(part.join(""));
+    let mut build = go::build(go, "build", &stamps())?;
+    build.current_dir(cargo::root().join("xtask/controlplane")).arg("-o").arg(part.join(""));
     build.args(
         PROGRAMS.iter().filter(|program| **program != "etcd").map(|program| format!("k8s.io/kubernetes/cmd/{program}")),
     );
@@ -89,7 +84,7 @@ fn stamps() -> String {
     let minor = minor.split('.').next().unwrap_or(minor);
     let stamp = |field: &str, value: &str| format!(" -X k8s.io/component-base/version.{field}={value}");
     let version = stamp("gitVersion", &format!("v{}", go_version()));
-    ["-s -w".to_owned(), version, stamp("gitMajor", major), stamp("gitMinor", minor)].concat()
+    [version, stamp("gitMajor", major), stamp("gitMinor", minor)].concat()
 }
 
 fn build_from_debian() -> Result<()> {
@@ -109,7 +104,7 @@ mod tests {
     #[test]
     fn versions_are_stamped_whole_and_in_parts() {
         let stamps = stamps();
-        assert!(stamps.starts_with("-s -w -X k8s.io/component-base/version.gitVersion=v1.34.4 "));
+        assert!(stamps.starts_with(" -X k8s.io/component-base/version.gitVersion=v1.34.4 "));
         assert!(stamps.ends_with("version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=34"));
     }
 

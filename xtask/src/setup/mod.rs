@@ -4,6 +4,7 @@ mod bpf;
 mod cache;
 mod controlplane;
 pub(crate) mod fuzzer;
+mod go;
 mod helm;
 pub(crate) mod kernels;
 mod packages;
@@ -177,7 +178,7 @@ pub(crate) fn ensure(parts: &[Part]) -> Result<()> {
         running.into_iter().filter_map(|(name, step)| failure(name, step.join())).collect()
     });
     match failures.is_empty() {
-        true => Ok(()),
+        true => go::forget(),
         false => bail!("setup could not provide everything; `cargo xtask setup` tries again\n{}", failures.join("\n")),
     }
 }

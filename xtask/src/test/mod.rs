@@ -1,6 +1,7 @@
 //! `cargo xtask test`: every check and every test, and one line that sums them up.
 
 mod results;
+mod room;
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -91,6 +92,7 @@ impl Args {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     dev::need_root("test")?;
     let mut results = Results::default();
+    room::warn();
     prepare(args, &mut results);
     let running = vm::start(&args.kernels(), named(&args.filter), args.is_only_vm());
     if !args.is_only_vm() {
@@ -106,6 +108,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     note(&mut results, "VMs", outcome);
     if results.is_empty() {
         results.broke("filter", &format!("no check or test has `{}` in its name", args.filter));
+    }
+    if !results.all_passed() {
+        room::blame(&mut results);
     }
     println!("{results}");
     Ok(if results.all_passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

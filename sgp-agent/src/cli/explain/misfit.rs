@@ -10,7 +10,7 @@ use super::answer::{Asked, Named};
 use super::case::{Case, Decided};
 use crate::domain::groups::{EndpointId, GroupSetId};
 use crate::domain::readback::{Key, rows};
-use crate::io::kernel::maps::{Maps, digest};
+use crate::io::kernel::maps::{Maps, count, digest};
 use crate::io::telemetry::address;
 use crate::telemetry::state::AgentState;
 
@@ -87,7 +87,8 @@ impl Decided {
     }
 
     fn within_the_table(self, case: &Case<'_>) -> Self {
-        if self.reason.is_some() || case.maps.flows.keys().flatten().count() < FLOWS_MAX as usize {
+        let is_full = || count(&case.maps.flows).is_ok_and(|held| held >= FLOWS_MAX as usize);
+        if self.reason.is_some() || !is_full() {
             return self;
         }
         let why = format!(

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::types::{Filter, InstanceTypeHypervisor, InstanceTypeInfo};
 
-use super::{client, describe, steps, told};
+use super::{client, describe, members, steps, told};
 use crate::domain::failure::Failure;
 use crate::domain::instance_types::{InstanceType, Table};
 use crate::domain::observed::NetworkInterface;
@@ -39,6 +39,30 @@ impl Account {
     /// What EC2 says.
     pub async fn associated(&self) -> Result<BTreeSet<String>> {
         Ok(describe::associations(&self.client).await?.into_keys().collect())
+    }
+
+    /// Groups that some rule references.
+    ///
+    /// # Errors
+    /// What EC2 says.
+    pub async fn referenced(&self) -> Result<BTreeSet<String>> {
+        members::referenced(&self.client).await
+    }
+
+    /// Interfaces that carry one of these groups.
+    ///
+    /// # Errors
+    /// What EC2 says.
+    pub async fn carrying(&self, groups: &BTreeSet<String>) -> Result<BTreeMap<String, NetworkInterface>> {
+        members::filtered(&self.client, "group-id", groups).await
+    }
+
+    /// Those of these interfaces that there are.
+    ///
+    /// # Errors
+    /// What EC2 says.
+    pub async fn named(&self, ids: &BTreeSet<String>) -> Result<BTreeMap<String, NetworkInterface>> {
+        members::filtered(&self.client, "network-interface-id", ids).await
     }
 
     /// Deletes an interface; one that is gone already is as good as deleted.

@@ -7,7 +7,7 @@ use aws_sdk_ec2::Client;
 use aws_sdk_ec2::types::{Filter, SecurityGroup as Described, VpcCidrBlockAssociation, VpcCidrBlockStateCode};
 use ipnet::IpNet;
 
-use super::{Unanswered, convert, failed, required, told};
+use super::{Unanswered, convert, failed, members, required, told};
 use crate::domain::branches::{INSTANCE_TAG, TRUNK_TAG, VLAN_TAG};
 use crate::domain::failure::FailureKind;
 use crate::domain::groups::{GroupSet, Remote, Rule, SecurityGroup, cidr};
@@ -15,7 +15,7 @@ use crate::domain::instance_types::Table;
 use crate::domain::observed::{Association, CloudFacts, Instance, NetworkInterface, Subnet, Wanted};
 
 /// EC2 takes at most 200 values in a filter.
-const FILTER_VALUES: usize = 200;
+pub(super) const FILTER_VALUES: usize = 200;
 
 /// The instance: what of it never changes, and for the rest what holds now.
 pub(super) async fn instance(client: &Client, id: &str, types: &Table) -> Result<Instance> {
@@ -94,11 +94,10 @@ pub(super) async fn facts(
     wanted: &Wanted,
     trunk_account: Option<&str>,
 ) -> Result<CloudFacts> {
-    let in_vpc = Filter::builder().name("vpc-id").values(&instance.vpc_id).build();
     let mut wanted_subnets = wanted.subnets.clone();
     wanted_subnets.insert(instance.subnet_id.clone());
     let (interfaces, associations, known, subnets, permitted, vpc_cidrs) = tokio::try_join!(
-        interfaces(client, vec![in_vpc]),
+        members::seen(client, instance, wanted.scope),
         associations_if_told(client),
         groups(client),
         subnets(client, &wanted_subnets),
@@ -122,6 +121,7 @@ pub(super) async fn facts(
         vpc_cidrs,
         subnets,
         permitted,
+        scope: wanted.scope,
     })
 }
 

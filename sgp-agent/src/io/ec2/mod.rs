@@ -3,6 +3,7 @@
 mod account;
 mod convert;
 mod describe;
+mod members;
 mod steps;
 
 use std::fmt;

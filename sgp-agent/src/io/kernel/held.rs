@@ -8,7 +8,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use aya::maps::MapData;
-use sgp_common::pins::{self, map};
+use sgp_common::pins::{self, map, program};
 use tracing::warn;
 
 use super::maps::{Maps, PinDirs};
@@ -63,6 +63,7 @@ impl Held {
             missing.put(&dirs.policy(GroupSetId(policy.0)), |path| Ok(policy.1.pin(path)?))?;
         }
         programs.each(|name, program| missing.put(&dirs.program(name), |path| Ok(program.pin(path)?)))?;
+        missing.put(&dirs.program(program::FROM_TRUNK), |path| Ok(programs.early.pin(path)?))?;
         for (name, link) in &self.links {
             if sys::link_info(link.as_fd())?.ifindex != 0 {
                 missing.put(&dirs.links().join(name), |path| Ok(sys::pin(link.as_fd(), path)?))?;

@@ -1,10 +1,13 @@
 //! The pinned maps, typed. Shared by the agent, which writes them, and by commands, which only read.
 
+use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use aya::Pod;
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{Array, HashMap, HashOfMaps, Map, MapData, MapError, PerCpuArray};
+use aya::maps::{Array, HashMap, HashOfMaps, IterableMap, Map, MapData, MapError, PerCpuArray};
 use sgp_common::endpoint::{Endpoint, EndpointName, Interface};
 use sgp_common::event::Counts;
 use sgp_common::flow::{Flow, FlowKey};
@@ -13,7 +16,7 @@ use sgp_common::policy::{Answer, FULL_BITS, Peer, RuleKey, RuleName, Selector};
 use sgp_common::snat::{Node, SnatEntry, SnatKey};
 use sgp_common::{ABI_VERSION, Addr, pins};
 
-use super::succession;
+use super::{succession, sys};
 use crate::domain::groups::{EndpointId, GroupSetId};
 
 /// Directories of one node's pins.
@@ -89,8 +92,12 @@ pub struct Maps {
     pub snat: HashMap<MapData, SnatKey, SnatEntry>,
     /// Destinations that are not translated.
     pub excluded: LpmTrie<MapData, Addr, u8>,
+    /// Destinations of which first packets take the host stack.
+    pub stack_nets: LpmTrie<MapData, Addr, u8>,
     /// The node's own way out.
     pub node: HashMap<MapData, u32, Node>,
+    /// What is told of VLAN ids on the trunk.
+    pub vlans: Array<MapData, u32>,
     /// What is counted of each endpoint, by its VLAN id.
     pub counters: PerCpuArray<MapData, Counts>,
     /// Sampled events that found no room in the ring.
@@ -133,7 +140,9 @@ impl Maps {
             flow_counts: open!(dirs, map::FLOW_COUNTS),
             snat: open!(dirs, map::SNAT),
             excluded: open!(dirs, map::SNAT_EXCLUDED),
+            stack_nets: open!(dirs, map::STACK_NETS),
             node: open!(dirs, map::NODE),
+            vlans: open!(dirs, map::VLANS),
             counters: open!(dirs, map::COUNTERS),
             events_lost: open!(dirs, map::EVENTS_LOST),
             changes: open!(dirs, map::CHANGES),
@@ -172,6 +181,24 @@ impl Maps {
         let name = self.rule_names.get(key, 0).ok()?;
         Some((text(&name.rule_id), text(&name.group_id)))
     }
+}
+
+/// Shows every entry of a table that may be large, read some thousand at a time. One that is written meanwhile may be missing.
+///
+/// # Errors
+/// The kernel's own.
+pub fn each<K: Pod, V: Pod>(table: &HashMap<MapData, K, V>, show: impl FnMut(K, V)) -> io::Result<()> {
+    sys::each(table.map().fd().as_fd(), show)
+}
+
+/// How many entries such a table has.
+///
+/// # Errors
+/// The kernel's own.
+pub fn count<K: Pod, V: Pod>(table: &HashMap<MapData, K, V>) -> io::Result<usize> {
+    let mut count = 0;
+    each(table, |_, _| count += 1)?;
+    Ok(count)
 }
 
 /// Digest of a policy in the kernel; 0 if it has none.

@@ -3,10 +3,12 @@
 mod attachment;
 mod clsact;
 mod counts;
+mod early;
 mod held;
 pub mod maps;
 mod names;
 mod others;
+mod peers;
 mod policies;
 pub mod preflight;
 mod programs;
@@ -17,6 +19,7 @@ mod sweep;
 mod sys;
 mod tcx;
 pub mod trial;
+mod uninstall;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -26,7 +29,6 @@ use anyhow::{Context, Result};
 use aya::maps::lpm_trie::Key;
 use sgp_common::Addr;
 use sgp_common::pins::map;
-use sgp_common::policy::Peer;
 use sgp_common::snat::SnatKey;
 
 use crate::domain::desired::EndpointPlan;
@@ -38,13 +40,14 @@ pub use attachment::Attachment;
 pub use counts::Counted;
 use held::Held;
 use maps::{Maps, PinDirs, gone};
-pub use others::shared;
+pub use others::{shared, without_ours};
 pub use programs::Cost;
 use programs::{Programs, Purpose};
-pub use readback::installed;
-use readback::{excluded, read_back};
+pub use readback::attached;
+use readback::{prefixes, read_back};
 use slots::Slots;
 pub use sweep::Swept;
+pub use uninstall::uninstall;
 
 /// What enforces: the kernel, or a model of it in tests.
 pub trait Kernel: Send {
@@ -79,6 +82,7 @@ pub struct Bpf {
     held: Held,
     /// Reply keys that the last sweep found without a flow: the data path writes them before it.
     suspects: BTreeSet<SnatKey>,
+    peers: peers::Known,
 }
 
 impl Bpf {
@@ -131,9 +135,15 @@ impl Bpf {
         let opened = ensure(&dirs, purpose, attachment);
         let opened = opened.and_then(|programs| Ok((Maps::open(&dirs)?, programs, Held::open(&dirs)?)));
         match opened {
-            Ok((maps, programs, held)) => {
-                Ok(Self { dirs, maps, programs, slots: Slots::default(), held, suspects: BTreeSet::new() })
-            }
+            Ok((maps, programs, held)) => Ok(Self {
+                dirs,
+                maps,
+                programs,
+                slots: Slots::default(),
+                held,
+                suspects: BTreeSet::new(),
+                peers: peers::Known::default(),
+            }),
             Err(error) => {
                 if first {
                     // The error that is returned matters more than one of cleaning up.
@@ -179,7 +189,7 @@ impl Bpf {
     /// What is excluded first: for a moment too little is translated, and that leaves by the branch, where it is judged.
     fn put_node(&mut self, plan: &NodePlan) -> Result<()> {
         self.slots.put(&mut self.maps.endpoints, map::ENDPOINTS, plan.id.0, plan.endpoint)?;
-        let known = excluded(&self.maps);
+        let known = prefixes(&self.maps.excluded);
         for (bits, addr) in plan.excluded.difference(&known) {
             self.maps.excluded.insert(&Key::new(*bits, *addr), 1, 0).context("SNAT_EXCLUDED has no room")?;
         }
@@ -208,7 +218,8 @@ impl Kernel for Bpf {
     }
 
     fn installed(&self) -> Result<Installed> {
-        read_back(&self.maps, &self.dirs, self.programs.attachment)
+        let peers = self.peers.get(&self.maps)?;
+        Ok(Installed { peers, ..read_back(&self.maps, &self.dirs, self.programs.attachment)? })
     }
 
     fn apply(&mut self, step: &Step) -> Result<()> {
@@ -221,6 +232,7 @@ impl Kernel for Bpf {
     }
 
     fn sweep(&mut self) -> Result<Swept> {
+        self.peers.forget();
         // Flows are shared with programs that know endpoints which are not written here yet.
         if succession::predecessor(&self.dirs)?.is_some() {
             return Ok(Swept::default());
@@ -238,11 +250,9 @@ impl Bpf {
 
     fn take(&mut self, step: &Step) -> Result<()> {
         match step {
-            Step::RemovePeer(addr) => gone(self.maps.peers.remove(addr)).context("writing PEERS"),
+            Step::RemovePeer(addr) => self.peers.put(&mut self.maps, addr, None),
             Step::PutPolicy(id, policy) => policies::put(&mut self.maps, &self.dirs, *id, policy),
-            Step::PutPeer(addr, set) => {
-                self.maps.peers.insert(addr, Peer { group_set: set.0 }, 0).context("PEERS has no room for a peer")
-            }
+            Step::PutPeer(addr, set) => self.peers.put(&mut self.maps, addr, Some(*set)),
             Step::PutRevision(id, revision) => {
                 self.maps.revisions.insert(id.0, revision, 0).context("writing REVISIONS")
             }
@@ -259,8 +269,19 @@ impl Bpf {
                 succession::take_over(&mut self.programs, &self.dirs, *version)?;
                 self.held.look(&self.dirs)
             }
+            Step::AttachEarly(link, how) => {
+                early::attach(&self.dirs, &mut self.programs.early, link, *how)?;
+                self.held.look(&self.dirs)
+            }
+            Step::PutStackNet((bits, addr)) => {
+                self.maps.stack_nets.insert(&Key::new(*bits, *addr), 1, 0).context("STACK_NETS has no room")
+            }
+            Step::RemoveStackNet((bits, addr)) => {
+                gone(self.maps.stack_nets.remove(&Key::new(*bits, *addr))).context("writing STACK_NETS")
+            }
+            Step::PutVlan(id, told) => self.maps.vlans.set(u32::from(*id), told, 0).context("writing VLANS"),
             Step::Detach(link) => {
-                self.programs.attachment.detach(&self.dirs, link)?;
+                self.programs.detach(&self.dirs, link)?;
                 self.held.look(&self.dirs)
             }
             Step::RemoveInterface(index) => self.slots.remove(&mut self.maps.interfaces, map::INTERFACES, index),
@@ -271,22 +292,4 @@ impl Bpf {
             }
         }
     }
-}
-
-/// Removes our filters, and every pin below `bpf_dir`, of other layouts too, and with them links, programs and maps.
-/// Enforcement ends.
-///
-/// # Errors
-/// Where a filter or a pin cannot be removed.
-pub fn uninstall(bpf_dir: &Path) -> Result<()> {
-    clsact::remove_all()?;
-    for version in succession::versions(bpf_dir)? {
-        let dirs = PinDirs::of(bpf_dir, version);
-        let root = &dirs.root;
-        if dirs.links().exists() {
-            tcx::links(&dirs)?.iter().try_for_each(|link| tcx::detach(&dirs, link))?;
-        }
-        fs::remove_dir_all(root).with_context(|| format!("removing {}", root.display()))?;
-    }
-    Ok(())
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
+use sgp_common::pins::program;
 
 use super::attachment::Attachment;
 use super::{clsact, tcx};
@@ -43,4 +44,25 @@ fn shared_of(interfaces: &[(String, u32)]) -> Result<BTreeSet<u32>> {
 fn nothing_if_gone(error: anyhow::Error) -> Result<bool> {
     let code = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>()?.raw_os_error());
     if code == Some(Errno::ENODEV as i32) { Ok(false) } else { Err(error) }
+}
+
+/// The same links, with no word of XDP programs that are ours.
+///
+/// # Errors
+/// Where the kernel does not list its programs.
+pub fn without_ours(mut links: Vec<LinkFacts>) -> Result<Vec<LinkFacts>> {
+    if links.iter().all(|link| link.others_xdp.is_none()) {
+        return Ok(links);
+    }
+    let mut ours = BTreeSet::new();
+    for loaded in aya::programs::loaded_programs() {
+        let loaded = loaded.context("listing programs")?;
+        if loaded.name_as_str() == Some(program::FROM_TRUNK) {
+            ours.insert(loaded.id());
+        }
+    }
+    for link in &mut links {
+        link.others_xdp = link.others_xdp.filter(|id| !ours.contains(id));
+    }
+    Ok(links)
 }

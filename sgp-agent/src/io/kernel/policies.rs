@@ -65,12 +65,12 @@ pub(super) fn remove(maps: &mut Maps, dirs: &PinDirs, id: GroupSetId) -> Result<
     Ok(())
 }
 
-/// Removes the names of rules that neither an installed policy nor a flow speaks of any more.
+/// Removes the names of rules that neither an installed policy nor a flow speaks of any more; `known` are the digests of
+/// policies that flows speak of.
 ///
 /// # Errors
 /// Where a map cannot be read or written.
-pub(super) fn forget_names(maps: &mut Maps) -> Result<usize> {
-    let mut known: BTreeSet<u64> = maps.flows.iter().flatten().map(|(_, flow)| flow.policy_digest).collect();
+pub(super) fn forget_names(maps: &mut Maps, mut known: BTreeSet<u64>) -> Result<usize> {
     let ids: Vec<u64> = maps.policies.keys().flatten().collect();
     known.extend(ids.into_iter().filter_map(|id| maps.policy(GroupSetId(id))).map(|trie| super::maps::digest(&trie)));
     let stale: Vec<_> = maps.rule_names.keys().flatten().filter(|key| !known.contains(&key.policy_digest)).collect();

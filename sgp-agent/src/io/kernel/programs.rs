@@ -1,27 +1,30 @@
-//! Loading, pinning and attaching the tc programs.
+//! Loading, pinning and attaching the programs.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use aya::programs::SchedClassifier;
+use aya::programs::{Program, ProgramError, ProgramInfo, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use sgp_common::pins::{self, map, program};
 use sha2::{Digest, Sha256};
 
 use super::attachment::Attachment;
+use super::early;
 use super::maps::{Maps, PinDirs};
-use super::succession;
+use super::{succession, tcx, trial};
 use crate::domain::installed::Link;
 
 /// The object that `cargo xtask build` made, or nothing.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sgp.bpf.o"));
 
-/// The four programs, pinned, and how they are held on interfaces.
+/// The programs, pinned, and how they are held on interfaces.
 pub(super) struct Programs {
     pub(super) attachment: Attachment,
     programs: Vec<(&'static str, SchedClassifier)>,
+    /// The trunk's.
+    pub(super) early: Xdp,
 }
 
 /// What the programs are loaded for.
@@ -65,6 +68,7 @@ pub(super) fn ensure_object(
     if attachment == Attachment::Tcx || succession::predecessor(dirs)?.is_none() {
         programs.replace(dirs)?;
     }
+    early::replace(dirs, &programs.early)?;
     Maps::open(dirs)?.object.set(0, wanted, 0).context("recording which object the programs came from")?;
     Ok(programs)
 }
@@ -89,20 +93,32 @@ fn load(object: &[u8], dirs: &PinDirs, purpose: Purpose, attachment: Attachment)
     }
     let mut object = loader.load(object).context("loading the data path's maps")?;
     for name in program::ALL {
-        pin_program(&mut object, name, &dirs.program(name))?;
+        let program: &mut SchedClassifier = found(&mut object, name)?;
+        program.load().with_context(|| format!("the kernel's verifier on program {name}"))?;
+        pin_program(name, &dirs.program(name), |path| Ok(program.pin(path)?))?;
     }
+    let name = program::FROM_TRUNK;
+    let program: &mut Xdp = found(&mut object, name)?;
+    program.load().with_context(|| format!("the kernel's verifier on program {name}"))?;
+    pin_program(name, &dirs.program(name), |path| Ok(program.pin(path)?))?;
     Programs::from_pins(dirs, attachment)
 }
 
-/// Pins under a passing name first: the pin is one or the other program, never missing.
-fn pin_program(object: &mut Ebpf, name: &'static str, path: &Path) -> Result<()> {
+/// A program of the object, of the kind that it is for.
+fn found<'a, P>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut P>
+where
+    &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
+{
     let found = object.program_mut(name).with_context(|| format!("the object has no program {name}"))?;
-    let program: &mut SchedClassifier = found.try_into().with_context(|| format!("program {name}"))?;
-    program.load().with_context(|| format!("the kernel's verifier on program {name}"))?;
+    found.try_into().with_context(|| format!("program {name}"))
+}
+
+/// Pins under a passing name first: the pin is one or the other program, never missing.
+fn pin_program(name: &str, path: &Path, pin: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let passing = path.with_file_name(format!("{name}-new"));
     // Left by a run that was stopped here; if it cannot go, pinning says so.
     drop(fs::remove_file(&passing));
-    program.pin(&passing).with_context(|| format!("pinning program {name}"))?;
+    pin(&passing).with_context(|| format!("pinning program {name}"))?;
     fs::rename(&passing, path).with_context(|| format!("renaming the pin of program {name}"))
 }
 
@@ -120,19 +136,17 @@ pub struct Cost {
 impl Programs {
     /// What each cost.
     pub(super) fn costs(&self) -> Vec<Cost> {
-        let cost = |(program, loaded): &(&'static str, SchedClassifier)| {
-            let info = loaded.info().ok();
-            Cost {
-                program,
-                verified_instructions: info.as_ref().and_then(|info| info.verified_instruction_count()),
-                bytes: info.and_then(|info| info.size_translated()),
-            }
+        let cost = |(program, info): (&'static str, Option<ProgramInfo>)| Cost {
+            program,
+            verified_instructions: info.as_ref().and_then(ProgramInfo::verified_instruction_count),
+            bytes: info.and_then(|info| info.size_translated()),
         };
-        self.programs.iter().map(cost).collect()
+        let tc = self.programs.iter().map(|(name, program)| (*name, program.info().ok()));
+        tc.chain([(program::FROM_TRUNK, self.early.info().ok())]).map(cost).collect()
     }
 
     fn from_pins(dirs: &PinDirs, attachment: Attachment) -> Result<Self> {
-        Ok(Self { attachment, programs: pinned(dirs)? })
+        Ok(Self { attachment, programs: pinned(dirs)?, early: trial::early(dirs)? })
     }
 
     /// Id of one of the programs, for readers of its log map.
@@ -159,6 +173,14 @@ impl Programs {
     pub(super) fn take_over(&mut self, old: &PinDirs, dirs: &PinDirs) -> Result<()> {
         let attachment = self.attachment;
         self.programs.iter_mut().try_for_each(|(name, program)| attachment.take_over(old, dirs, name, program))
+    }
+
+    /// Takes a program off an interface.
+    pub(super) fn detach(&self, dirs: &PinDirs, link: &Link) -> Result<()> {
+        if link.program == program::FROM_TRUNK {
+            return tcx::detach(dirs, link).with_context(|| format!("taking XDP off {}", link.interface));
+        }
+        self.attachment.detach(dirs, link)
     }
 
     /// Attaches a program to an interface, in place of one that may be there.

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context, Result};
 use nix::time::{ClockId, clock_gettime};
 use sgp_common::endpoint::Endpoint;
-use sgp_common::flow::FlowKey;
+use sgp_common::flow::{Flow, FlowKey};
 use sgp_common::snat::{SnatEntry, SnatKey};
 
-use super::maps::{Maps, gone};
+use super::maps::{Maps, each, gone};
 use super::policies;
 
 /// What a sweep reclaimed.
@@ -31,13 +31,15 @@ pub(super) fn sweep(maps: &mut Maps, suspects: &mut BTreeSet<SnatKey>) -> Result
     let now_ns = monotonic_ns()?;
     let endpoints: BTreeMap<u64, Endpoint> = maps.endpoints.iter().flatten().collect();
     let mut live: BTreeMap<u64, u64> = endpoints.keys().map(|id| (*id, 0)).collect();
-    let mut over: Vec<(FlowKey, u16)> = Vec::new();
-    for (key, flow) in maps.flows.iter().flatten() {
-        match (live.get_mut(&key.endpoint), endpoints.get(&key.endpoint)) {
-            (Some(count), Some(endpoint)) if !flow.expired(&key, &endpoint.timeouts, now_ns) => *count += 1,
-            _ => over.push((key, flow.nat_port)),
+    let (mut over, mut digests): (Vec<(FlowKey, u16)>, _) = (Vec::new(), BTreeSet::new());
+    let see = |key: FlowKey, flow: Flow| match (live.get_mut(&key.endpoint), endpoints.get(&key.endpoint)) {
+        (Some(count), Some(endpoint)) if !flow.expired(&key, &endpoint.timeouts, now_ns) => {
+            *count += 1;
+            digests.insert(flow.policy_digest);
         }
-    }
+        _ => over.push((key, flow.nat_port)),
+    };
+    each(&maps.flows, see).context("reading FLOWS")?;
     for (key, nat_port) in &over {
         gone(maps.flows.remove(key)).context("removing a flow that is over")?;
         if *nat_port != 0 {
@@ -49,7 +51,7 @@ pub(super) fn sweep(maps: &mut Maps, suspects: &mut BTreeSet<SnatKey>) -> Result
         let count = live.get(id).copied().unwrap_or_default();
         maps.flow_counts.set(endpoint.vlan_id.into(), count, 0).context("writing an endpoint's count of flows")?;
     }
-    Ok(Swept { flows: over.len(), snat, rule_names: policies::forget_names(maps)? })
+    Ok(Swept { flows: over.len(), snat, rule_names: policies::forget_names(maps, digests)? })
 }
 
 /// Gives back ports that no flow has, if the last sweep saw the same: the data path takes the port first and
@@ -59,8 +61,13 @@ fn forget_ports(maps: &mut Maps, suspects: &mut BTreeSet<SnatKey>) -> Result<usi
         let flow = maps.flows.get(&entry.flow(key), 0);
         !flow.is_ok_and(|flow| flow.nat_port == key.nat_port)
     };
-    let orphans: BTreeSet<SnatKey> =
-        maps.snat.iter().flatten().filter(|(key, entry)| orphan(key, entry)).map(|(key, _)| key).collect();
+    let mut orphans: BTreeSet<SnatKey> = BTreeSet::new();
+    let see = |key, entry| {
+        if orphan(&key, &entry) {
+            orphans.insert(key);
+        }
+    };
+    each(&maps.snat, see).context("reading SNAT")?;
     let stale: Vec<SnatKey> = orphans.intersection(suspects).copied().collect();
     for key in &stale {
         gone(maps.snat.remove(key)).context("giving a port back")?;

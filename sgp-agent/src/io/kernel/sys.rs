@@ -8,12 +8,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use aya::Pod;
 
 const BPF_MAP_CREATE: libc::c_long = 0;
 const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_BTF_GET_FD_BY_ID: libc::c_long = 19;
+const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_LINK_UPDATE: libc::c_long = 29;
 const BPF_LINK_DETACH: libc::c_long = 34;
 
@@ -172,6 +174,61 @@ pub(super) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let bpf_fd = object.as_raw_fd().cast_unsigned();
     bpf(BPF_OBJ_PIN, &mut Pinned { pathname: path.as_ptr() as u64, bpf_fd, file_flags: 0 }).map(drop)
+}
+
+/// Shows every entry of a hash table, read some thousand at a time (Linux 5.6). One that is written meanwhile may be missing.
+///
+/// # Errors
+/// The kernel's own.
+pub(super) fn each<K: Pod, V: Pod>(map: BorrowedFd<'_>, mut show: impl FnMut(K, V)) -> io::Result<()> {
+    #[repr(C)]
+    struct Batch {
+        in_batch: u64,
+        out_batch: u64,
+        keys: u64,
+        values: u64,
+        count: u32,
+        map_fd: u32,
+        elem_flags: u64,
+        flags: u64,
+    }
+    let (mut room, mut begin) = (8192_usize, None::<u32>);
+    loop {
+        let (mut keys, mut values) = (Vec::<K>::with_capacity(room), Vec::<V>::with_capacity(room));
+        let mut end = 0_u32;
+        let mut batch = Batch {
+            in_batch: begin.as_ref().map_or(0, |begin| std::ptr::from_ref(begin) as u64),
+            out_batch: std::ptr::from_mut(&mut end) as u64,
+            keys: keys.as_mut_ptr() as u64,
+            values: values.as_mut_ptr() as u64,
+            count: room as u32,
+            map_fd: map.as_raw_fd().cast_unsigned(),
+            elem_flags: 0,
+            flags: 0,
+        };
+        let result = bpf(BPF_MAP_LOOKUP_BATCH, &mut batch).map_err(|error| (error.raw_os_error(), error));
+        let is_last = match result {
+            Ok(_) => false,
+            Err((Some(libc::ENOENT), _)) => true,
+            // One bucket has more than there is room for.
+            Err((Some(libc::ENOSPC), _)) => {
+                room *= 2;
+                continue;
+            }
+            Err((_, error)) => return Err(error),
+        };
+        let count = room.min(batch.count as usize);
+        // SAFETY: the kernel has written as many keys and values as it says, and any bytes are a `Pod`.
+        unsafe {
+            keys.set_len(count);
+            values.set_len(count);
+        }
+        keys.into_iter().zip(values).for_each(|(key, value)| show(key, value));
+        if is_last {
+            return Ok(());
+        }
+        begin = Some(end);
+    }
 }
 
 fn btf_of(shape: &MapInfo) -> io::Result<OwnedFd> {

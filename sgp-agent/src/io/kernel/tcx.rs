@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use aya::programs::links::{FdLink, LinkOrder};
@@ -52,9 +52,15 @@ pub(super) fn has_others(interface: &str) -> Result<bool> {
 /// Puts a program behind every live link of its name.
 pub(super) fn replace(dirs: &PinDirs, name: &'static str, program: &mut SchedClassifier) -> Result<()> {
     let fd = program.fd().context("a loaded program has a descriptor")?;
-    for link in links(dirs)?.into_iter().filter(|link| link.program == name && link.ifindex != 0) {
-        sys::replace_program(open_link(dirs, &link)?.as_fd(), fd.as_fd())
-            .with_context(|| format!("replacing {name} on {}", link.interface))?;
+    let links = links(dirs)?.into_iter().filter(|link| link.program == name).collect();
+    replace_all(dirs, &links, fd.as_fd())
+}
+
+/// Puts a program behind those of some links that are live.
+pub(super) fn replace_all(dirs: &PinDirs, links: &BTreeSet<Link>, program: BorrowedFd<'_>) -> Result<()> {
+    for link in links.iter().filter(|link| link.ifindex != 0) {
+        sys::replace_program(open_link(dirs, link)?.as_fd(), program)
+            .with_context(|| format!("replacing {} on {}", link.program, link.interface))?;
     }
     Ok(())
 }
@@ -81,7 +87,7 @@ pub(super) fn take_over(
 }
 
 /// bpffs refuses dots in names, and interface names do not hold slashes: `vlan.eth.3` becomes `vlan:eth:3`.
-fn link_pin(link: &Link) -> String {
+pub(super) fn link_pin(link: &Link) -> String {
     format!("{}-{}", link.interface.replace('.', ":"), link.program)
 }
 
@@ -90,24 +96,29 @@ fn open_link(dirs: &PinDirs, link: &Link) -> Result<OwnedFd> {
     sys::open_pin(&path).with_context(|| format!("opening the link {}", path.display()))
 }
 
-/// Every pinned link, and what it is attached to now.
+/// Every pinned link of tcx, and what it is attached to now.
 ///
 /// # Errors
 /// Where the directory or a link cannot be read.
 pub(super) fn links(dirs: &PinDirs) -> Result<BTreeSet<Link>> {
+    pinned_links(dirs, &program::ALL)
+}
+
+/// Likewise, of some programs.
+pub(super) fn pinned_links(dirs: &PinDirs, programs: &[&'static str]) -> Result<BTreeSet<Link>> {
     let path = dirs.links();
     let entries = fs::read_dir(&path).with_context(|| format!("reading {}", path.display()))?;
     let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
     let mut links = BTreeSet::new();
-    for mut link in names.filter_map(|name| parse_pin(&name)) {
+    for mut link in names.filter_map(|name| parse_pin(&name, programs)) {
         link.ifindex = sys::link_info(open_link(dirs, &link)?.as_fd())?.ifindex;
         links.insert(link);
     }
     Ok(links)
 }
 
-fn parse_pin(name: &str) -> Option<Link> {
+fn parse_pin(name: &str, programs: &[&'static str]) -> Option<Link> {
     let (interface, program) = name.rsplit_once('-')?;
-    let program = program::ALL.into_iter().find(|known| *known == program)?;
+    let program = programs.iter().copied().find(|known| *known == program)?;
     Some(Link { interface: interface.replace(':', "."), ifindex: 0, program })
 }

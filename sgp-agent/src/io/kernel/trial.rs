@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail};
 use aya::TestRunOptions;
 use aya::maps::{Array, MapData};
-use aya::programs::{SchedClassifier, TestRun};
+use aya::programs::{SchedClassifier, TestRun, Xdp};
 use sgp_common::event::Outcome;
 use sgp_common::pins::{map, program};
 
@@ -84,6 +84,31 @@ impl Trial {
 /// bytes).
 pub fn run(program: &SchedClassifier, at: At, frame: &[u8]) -> Result<Ran> {
     run_into(program, at, frame, None)
+}
+
+/// The trunk's program, pinned.
+///
+/// # Errors
+/// Where it is not.
+pub fn early(dirs: &PinDirs) -> Result<Xdp> {
+    let name = program::FROM_TRUNK;
+    let opened = Xdp::from_pin(dirs.program(name), aya_obj::programs::XdpAttachType::Interface);
+    opened.with_context(|| format!("opening the pinned program {name}"))
+}
+
+/// Puts a frame through the trunk's program: whether it goes on.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_early(program: &Xdp, frame: &[u8]) -> Result<bool> {
+    let options = TestRunOptions { data_in: Some(frame), ..TestRunOptions::default() };
+    let ran = program.test_run(options).with_context(|| format!("the kernel does not run {} bytes", frame.len()))?;
+    match ran.return_value {
+        // XDP_DROP and XDP_PASS of linux/bpf.h.
+        1 => Ok(false),
+        2 => Ok(true),
+        other => bail!("the trunk's program answered {other}"),
+    }
 }
 
 /// Likewise, and what the packet looks like then.

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::watched::chain;
-use super::{SecurityGroupPolicy, client, facts};
+use super::{SecurityGroupPolicy, Slices, client, facts};
 use crate::domain::admission::{MUTATING, VALIDATING};
 use crate::domain::lease::Held;
 use crate::domain::observed;
@@ -153,6 +153,11 @@ impl Cluster {
         let patch = json!({"webhooks": [{"name": webhook, "clientConfig": {"caBundle": bundle}}]});
         let api = Api::<K>::all(self.client.clone());
         api.patch(NAME, &PatchParams::default(), &Patch::Strategic(patch)).await.map(drop)
+    }
+
+    /// The published memberships; asks nothing yet.
+    pub fn slices(&self) -> Slices {
+        Slices::new(self.client.clone())
     }
 
     fn secrets(&self) -> Api<Secret> {

@@ -67,3 +67,28 @@ pub struct EniConfigSpec {
     /// Subnet.
     pub subnet: Option<String>,
 }
+
+/// Spec of a SecurityGroupMembership, our own kind: addresses that carry one set of groups. The controller writes them, agents
+/// read them. The one named `members-index` has no groups; it says that the others are complete, and that somebody looks
+/// after them.
+#[derive(CustomResource, Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[kube(
+    group = "sgp.dev",
+    version = "v1alpha1",
+    kind = "SecurityGroupMembership",
+    plural = "securitygroupmemberships",
+    shortname = "sgm",
+    printcolumn = r#"{"name":"Groups","type":"string","jsonPath":".spec.groups"}"#,
+    printcolumn = r#"{"name":"Generation","type":"integer","jsonPath":".spec.generation"}"#
+)]
+pub struct SecurityGroupMembershipSpec {
+    /// Form of this object; agents leave out what they do not know.
+    pub form: u32,
+    /// Ids of all groups that these addresses carry.
+    pub groups: Vec<String>,
+    /// Counts writes; of two objects that have an address, the one with the greater number is right.
+    pub generation: u64,
+    /// IPv4 and IPv6 addresses.
+    #[schemars(length(max = 1000))]
+    pub addresses: Vec<String>,
+}

@@ -4,7 +4,9 @@ mod census;
 mod cluster;
 mod facts;
 mod kinds;
+mod members;
 mod pulse;
+mod services;
 mod watched;
 mod writes;
 
@@ -21,11 +23,15 @@ use tokio::sync::Notify;
 pub use census::census;
 pub use cluster::{Cluster, NAME as CONTROLLER_NAME, base64};
 pub use kinds::{
-    CNINode, CniNodeSpec, ENIConfig, EniConfigSpec, Feature, GroupIds, SecurityGroupPolicy, SecurityGroupPolicySpec,
+    CNINode, CniNodeSpec, ENIConfig, EniConfigSpec, Feature, GroupIds, SecurityGroupMembership,
+    SecurityGroupMembershipSpec, SecurityGroupPolicy, SecurityGroupPolicySpec,
 };
+pub use members::{Heard, INDEX, Slices, Unwritten};
 use pulse::Pulse;
+use services::Services;
 use watched::{Need, Watched};
 
+use crate::domain::enforcement::Shortcuts;
 use crate::domain::node_object::instance_of;
 use crate::domain::observed::{ClusterFacts, CniNodeFacts};
 
@@ -44,6 +50,8 @@ pub struct Kubernetes {
     cni_node: Watched<CNINode>,
     eni_configs: Watched<ENIConfig>,
     cni_config: Watched<ConfigMap>,
+    /// Where first packets may go past the host stack.
+    services: Option<Services>,
     pulse: Pulse,
 }
 
@@ -52,7 +60,7 @@ impl Kubernetes {
     ///
     /// # Errors
     /// Where no kubeconfig and no in-cluster configuration is found.
-    pub async fn connect(node: &str, changed: &Arc<Notify>) -> Result<Self> {
+    pub async fn connect(node: &str, shortcuts: Shortcuts, changed: &Arc<Notify>) -> Result<Self> {
         let client = client().await?;
         let here = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
         let named = |name: &str| watcher::Config::default().fields(&format!("metadata.name={name}"));
@@ -69,6 +77,7 @@ impl Kubernetes {
             node: Watched::start(Api::all(every()), named(node), Need::IfThere, news()),
             cni_node: Watched::start(Api::all(every()), named(node), Need::IfThere, news()),
             eni_configs: Watched::start(Api::all(every()), all(), Need::IfThere, news()),
+            services: (shortcuts == Shortcuts::All).then(|| Services::start(&client, changed)),
             pulse: Pulse::start(every()),
             cni_config: Watched::start(config, named(CNI_CONFIG.1), Need::IfThere, news()),
             client,
@@ -85,6 +94,11 @@ impl Kubernetes {
         let provider = object.spec.and_then(|spec| spec.provider_id).unwrap_or_default();
         let id = instance_of(&provider).map_err(Error::msg).with_context(|| format!("node {node}"))?;
         Ok(id.to_owned())
+    }
+
+    /// What the controller publishes of memberships, from the first slice on.
+    pub fn memberships(&self) -> impl futures::Stream<Item = Heard> + use<> {
+        members::follow(self.client.clone())
     }
 
     /// When the API server answered last. A watch is silent where nothing happens, so it is asked.
@@ -109,6 +123,10 @@ impl Kubernetes {
                 None => CniNodeFacts::Missing,
             },
             eni_configs: self.eni_configs.snapshot()?.iter().map(|config| facts::eni_config_facts(config)).collect(),
+            services: match &self.services {
+                Some(services) => services.known()?,
+                None => None,
+            },
             cooldown: config.get(CNI_CONFIG.2).cloned(),
         })
     }

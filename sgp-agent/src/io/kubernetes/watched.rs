@@ -73,6 +73,18 @@ fn is_denial(error: &watcher::Error, need: Need) -> bool {
     }
 }
 
+/// Whether the API server has forgotten what the watch wants to go on from; the watch then lists anew.
+fn is_expired(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::WatchError(status) => status.code == GONE,
+        watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status.code == GONE,
+        _ => false,
+    }
+}
+
+/// "Gone", of HTTP: what Kubernetes says of a resource version that is too old.
+const GONE: u16 = 410;
+
 async fn follow<K: Resource<DynamicType = ()>>(
     stream: impl Stream<Item = Result<watcher::Event<K>, watcher::Error>>,
     need: Need,
@@ -87,8 +99,10 @@ async fn follow<K: Resource<DynamicType = ()>>(
             Ok(event) => {
                 // Begun is not done: a list that fails says `Init` each time.
                 told &= matches!(event, watcher::Event::Init);
-                if matches!(event, watcher::Event::InitDone) {
+                if !matches!(event, watcher::Event::Init) {
                     state.denied.store(false, Ordering::Release);
+                }
+                if matches!(event, watcher::Event::InitDone) {
                     state.synced.store(true, Ordering::Release);
                 }
                 changed.notify_one();
@@ -99,6 +113,12 @@ async fn follow<K: Resource<DynamicType = ()>>(
                     info!(kind, reason = %chain(&error), "not watched: the cluster does not have it, or the role may not read it");
                     changed.notify_one();
                 }
+            }
+            Err(error) if is_expired(&error) => {
+                info!(
+                    kind,
+                    "the API server does not know any more what has changed since; asking for everything anew (410 Gone)"
+                );
             }
             // Once per outage: the watch itself retries with backoff, and the last snapshot stays.
             Err(error) if !told => {

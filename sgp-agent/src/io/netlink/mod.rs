@@ -1,5 +1,6 @@
 //! Links, addresses, routes, rules and neighbours of the network namespace the calling thread is in.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::os::fd::RawFd;
 
@@ -7,7 +8,7 @@ use anyhow::{Context, Result};
 use futures::{StreamExt, TryStreamExt};
 use ipnet::IpNet;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use rtnetlink::packet_route::link::{InfoData, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp};
 use rtnetlink::packet_route::neighbour::NeighbourState;
 use rtnetlink::{
     Error, Handle, IpVersion, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVlan, MulticastGroup, new_connection,
@@ -15,7 +16,7 @@ use rtnetlink::{
 };
 use sgp_common::addr::Family;
 
-use crate::domain::observed::{LinkFacts, Queued};
+use crate::domain::observed::{LinkFacts, Queued, Vlan};
 
 mod routes;
 mod rules;
@@ -159,6 +160,16 @@ impl Netlink {
         added.with_context(|| format!("adding the address {address}"))
     }
 
+    /// Every address of the namespace's own.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub async fn own_addresses(&self) -> Result<BTreeSet<IpAddr>> {
+        let all: Vec<AddressMessage> =
+            self.handle.address().get().execute().try_collect().await.context("listing addresses")?;
+        Ok(all.iter().flat_map(addresses).collect())
+    }
+
     /// Addresses of a link that may not be used yet, or turned out to be another's too.
     ///
     /// # Errors
@@ -180,12 +191,18 @@ impl Netlink {
     }
 }
 
-/// Calls `notify` whenever a link, a filter or queue on one, or a routing rule of IPv4 appears, changes or goes, for as long as the process lives.
+/// Calls `notify` whenever a link, an address, a filter or queue on one, or a routing rule of IPv4 appears, changes or goes, for as long as the process lives.
 ///
 /// # Errors
 /// Where the kernel gives no netlink socket.
 pub fn watch_links(notify: impl Fn() + Send + 'static) -> Result<()> {
-    let groups = [MulticastGroup::Link, MulticastGroup::Tc, MulticastGroup::Ipv4Rule];
+    let groups = [
+        MulticastGroup::Link,
+        MulticastGroup::Tc,
+        MulticastGroup::Ipv4Rule,
+        MulticastGroup::Ipv4Ifaddr,
+        MulticastGroup::Ipv6Ifaddr,
+    ];
     let (connection, _, mut messages) =
         new_multicast_connection(&groups).context("opening a netlink socket for link changes")?;
     tokio::spawn(connection);
@@ -202,11 +219,15 @@ fn tentative(message: &AddressMessage) -> Option<IpAddr> {
         AddressAttribute::Flags(flags) => flags.intersects(AddressFlags::Tentative | AddressFlags::Dadfailed),
         _ => false,
     });
-    let address = message.attributes.iter().find_map(|attribute| match attribute {
-        AddressAttribute::Address(address) => Some(*address),
+    addresses(message).next().filter(|_| doubtful)
+}
+
+/// The address, and of a point-to-point link the near one.
+fn addresses(message: &AddressMessage) -> impl Iterator<Item = IpAddr> {
+    message.attributes.iter().filter_map(|attribute| match attribute {
+        AddressAttribute::Address(address) | AddressAttribute::Local(address) => Some(*address),
         _ => None,
-    });
-    address.filter(|_| doubtful)
+    })
 }
 
 /// The qdisc of interfaces that have no queue: of veths and VLAN links, unless somebody gives them one.
@@ -214,17 +235,31 @@ const UNQUEUED: &str = "noqueue";
 
 fn facts(message: LinkMessage) -> Option<LinkFacts> {
     let mut link = LinkFacts { index: message.header.index, ..LinkFacts::default() };
+    let (mut parent, mut vlan_id) = (0, None);
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,
             LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
             LinkAttribute::Address(bytes) => link.mac = bytes.try_into().unwrap_or_default(),
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+            LinkAttribute::Link(index) => parent = index,
+            LinkAttribute::LinkInfo(infos) => vlan_id = infos.iter().find_map(vlan_id_in),
+            LinkAttribute::Xdp(told) => link.others_xdp = told.iter().find_map(program_in),
             LinkAttribute::Qdisc(name) if name != UNQUEUED => link.queued = Queued::Yes,
             _ => {}
         }
     }
+    link.vlan = vlan_id.map(|id| Vlan { parent, id });
     (!link.name.is_empty()).then_some(link)
+}
+
+fn vlan_id_in(info: &LinkInfo) -> Option<u16> {
+    let LinkInfo::Data(InfoData::Vlan(told)) = info else { return None };
+    told.iter().find_map(|one| if let InfoVlan::Id(id) = one { Some(*id) } else { None })
+}
+
+fn program_in(told: &LinkXdp) -> Option<u32> {
+    if let LinkXdp::ProgId(id) = told { Some(*id) } else { None }
 }
 
 fn version(family: Family) -> IpVersion {

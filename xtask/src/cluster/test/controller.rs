@@ -32,11 +32,27 @@ pub(super) fn with_controllers(stage: &Stage, case: impl FnOnce(&Stage, &mut Vec
     for kind in ["mutatingwebhookconfiguration", "validatingwebhookconfiguration"] {
         stage.hands.kubectl(&["delete", kind, "sgp-controller", "--ignore-not-found"])?.ok()?;
     }
+    withdraw(stage)?;
     stage
         .hands
         .kubectl(&["delete", "lease,secret", "sgp-controller", "-n", "kube-system", "--ignore-not-found"])?
         .ok()?;
     result
+}
+
+/// The index first: with it agents ask EC2 themselves, and what was published may go once they have.
+fn withdraw(stage: &Stage) -> Result<()> {
+    let kind = "securitygroupmemberships";
+    stage.hands.kubectl(&["delete", kind, "members-index", "--ignore-not-found"])?.ok()?;
+    std::thread::sleep(Duration::from_secs(3));
+    stage.hands.kubectl(&["delete", kind, "--all"])?.ok().map(drop)
+}
+
+/// A controller that leads.
+pub(super) fn leading(stage: &Stage, identity: &str, port: u16) -> Result<u32> {
+    let pid = start(stage, identity, port)?;
+    until(START, || leader(stage, identity))?;
+    Ok(pid)
 }
 
 fn shown(stage: &Stage, pids: &mut Vec<u32>) -> Result<()> {
@@ -85,8 +101,7 @@ fn renewed(stage: &Stage, before: &str) -> Result<()> {
 
 /// A controller that leads and admits pods.
 pub(super) fn admitting(stage: &Stage) -> Result<u32> {
-    let pid = start(stage, "first", 9443)?;
-    until(START, || leader(stage, "first"))?;
+    let pid = leading(stage, "first", 9443)?;
     stage.hands.apply(&webhooks(stage, 9443))?.ok()?;
     Ok(pid)
 }
@@ -97,7 +112,16 @@ fn start(stage: &Stage, identity: &str, port: u16) -> Result<u32> {
     let mut command = within(&stage.place.netns("cp"), contained.get_program());
     command.args(contained.get_args());
     command.args(["controller", "--cluster-name", CLUSTER, "--identity", identity]);
-    command.args(["--server-name", &host, "--bind", &format!("{host}:{port}"), "--sweep", "2"]);
+    command.args([
+        "--server-name",
+        &host,
+        "--bind",
+        &format!("{host}:{port}"),
+        "--sweep",
+        "2",
+        "--membership-poll",
+        "1",
+    ]);
     daemon(&stage.place, &format!("controller-{identity}"), &mut command)
 }
 

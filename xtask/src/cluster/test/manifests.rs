@@ -6,10 +6,14 @@ use super::stage::Stage;
 use crate::declared::AGENT_RBAC;
 
 const CONTROLLER: &str = include_str!("../../../../deploy/controller/controller.yaml");
-const MANIFESTS: [(&str, &str); 8] = [
+const MANIFESTS: [(&str, &str); 9] = [
     (
         "the CRD of SecurityGroupPolicy",
         include_str!("../../../../deploy/crds/securitygrouppolicies.vpcresources.k8s.aws.yaml"),
+    ),
+    (
+        "the CRD of SecurityGroupMembership",
+        include_str!("../../../../deploy/crds/securitygroupmemberships.sgp.dev.yaml"),
     ),
     ("the CRD of CNINode", include_str!("../../../../deploy/crds/cninodes.vpcresources.k8s.aws.yaml")),
     ("the CRD of ENIConfig", include_str!("../../../../deploy/crds/eniconfigs.crd.k8s.amazonaws.com.yaml")),
@@ -40,6 +44,8 @@ fn may(stage: &Stage) -> Result<()> {
         ("watch", "pods", true),
         ("patch", "pods", true),
         ("watch", "securitygrouppolicies.vpcresources.k8s.aws", true),
+        ("watch", "securitygroupmemberships.sgp.dev", true),
+        ("update", "securitygroupmemberships.sgp.dev", false),
         ("patch", "nodes/status", true),
         ("patch", "nodes", true),
         ("watch", "nodes", true),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::agents::restart_with;
 use super::cast::{Cast, space};
 use super::stage::{Role, START, Stage, Wired, bracketed};
 use super::talk::Server;
@@ -44,20 +45,35 @@ struct Services {
 const NODE_PORTS: [u16; 4] = [30_006, 30_007, 30_008, 30_009];
 
 pub(super) fn matrix(stage: &Stage) -> Result<()> {
-    let scene = scene(stage)?;
+    judged(stage, "matrix", |_| {})
+}
+
+/// Asks everywhere, with a rule of this group and without; of each cell as it is expected otherwise.
+fn judged(stage: &Stage, group: &str, otherwise: impl Fn(&mut Cell)) -> Result<()> {
+    let scene = scene(stage, group)?;
     let _servers = serve(&scene)?;
-    let cells = cells(&scene)?;
+    let mut cells = cells(&scene)?;
+    cells.iter_mut().for_each(otherwise);
     services_stand(&scene)?;
     let without = without_rules(&scene, &cells)?;
     allow(&scene)?;
-    let with = cells.iter().map(|cell| seen(&scene, cell, cell.allowed)).collect::<Result<Vec<_>>>()?;
+    let with = cells.iter().map(|cell| seen(&scene, cell, &cell.allowed)).collect::<Result<Vec<_>>>()?;
     let mut wrong = 0;
     for (cell, (with, without)) in cells.iter().zip(with.into_iter().zip(without)) {
-        wrong += told(stage, cell, "with a rule", cell.allowed, &with);
-        wrong += told(stage, cell, "without", cell.unasked, &without);
+        wrong += told(stage, cell, "with a rule", &cell.allowed, &with);
+        wrong += told(stage, cell, "without", &cell.unasked, &without);
     }
     ensure!(wrong == 0, "{wrong} cells differ");
     Ok(())
+}
+
+/// The same with first packets past the host stack, where no Service has their destination.
+pub(super) fn past_the_stack(stage: &Stage) -> Result<()> {
+    let everywhere = |settings: &str| stage.world.nodes.iter().try_for_each(|node| restart_with(stage, node, settings));
+    everywhere("SGP_SHORTCUT=all\n")?;
+    let result = judged(stage, "straight", Cell::go_straight);
+    everywhere("")?;
+    result
 }
 
 /// Prints one half of a cell; gives 1 if it differs.
@@ -88,7 +104,7 @@ fn without_rules(scene: &Scene<'_>, cells: &[Cell]) -> Result<Vec<String>> {
     let word = |(cell, answered): (&Cell, Option<bool>)| match answered {
         Some(true) => Ok("answered".to_owned()),
         Some(false) => Ok(DENIED.to_owned()),
-        None => seen(scene, cell, cell.unasked),
+        None => seen(scene, cell, &cell.unasked),
     };
     cells.iter().zip(denied).map(word).collect()
 }
@@ -107,9 +123,9 @@ fn seen(scene: &Scene<'_>, cell: &Cell, expected: &str) -> Result<String> {
     Ok(last)
 }
 
-fn scene(stage: &Stage) -> Result<Scene<'_>> {
+fn scene<'a>(stage: &'a Stage, group: &str) -> Result<Scene<'a>> {
     stage.namespace()?;
-    let group = stage.group("matrix")?;
+    let group = stage.group(group)?;
     revoke_egress(stage, &group)?;
     stage.policy("matrix", &group)?;
     let [near, far] = &stage.world.nodes[..] else { bail!("the matrix wants two nodes") };

@@ -16,6 +16,7 @@ mod input;
 mod latency;
 mod manifests;
 mod matrix;
+mod members;
 mod modes;
 mod plugin;
 mod provision;
@@ -50,8 +51,9 @@ const EVERYWHERE: [Case; 7] = [
 ];
 
 /// What one cluster is enough for: the first of `CLUSTERS`.
-const CASES: [Case; 32] = [
+const CASES: [Case; 35] = [
     ("an_ec2_rule_change_is_enforced_within_two_seconds", latency::rule_change),
+    ("packets_pass_or_drop_all_the_same_where_first_ones_go_past_the_host_stack", matrix::past_the_stack),
     ("a_new_policy_and_its_pod_are_enforced_from_the_first_packet", latency::first_packet),
     (
         "a_policy_with_an_unknown_group_keeps_its_pod_waiting_says_so_and_starts_once_the_group_exists",
@@ -66,6 +68,7 @@ const CASES: [Case; 32] = [
     ("a_cidr_of_the_vpc_and_groups_of_the_node_that_change_are_noticed_by_the_running_agent", provision::changed),
     ("orphans_are_deleted_at_the_second_look_and_others_left_alone", provision::orphans),
     ("controllers_admit_pods_as_awss_does_and_one_takes_over_from_another_that_is_killed", controller::controllers),
+    ("a_controller_publishes_members_agents_enforce_them_and_its_death_changes_nothing", members::published),
     ("the_table_of_instance_types_is_refreshed_from_ec2", provision::instance_types),
     ("requests_to_ec2_have_the_shapes_of_the_sdks_model", provision::shapes),
     (
@@ -89,17 +92,25 @@ const CASES: [Case; 32] = [
     ("while_the_agent_is_evicted_connections_go_on_and_new_pods_wait", trouble::evicted),
     ("an_api_server_that_is_silent_is_told_once_and_enforcement_follows_ec2_meanwhile", trouble::silent_api_server),
     ("agents_and_controllers_did_all_that_under_exactly_what_deploy_declares", declared::exactly),
+    // Last: an API server that starts refuses everybody until it has read who may what.
+    ("a_watch_whose_past_the_api_server_has_forgotten_begins_anew_and_misses_nothing", trouble::expired_watch),
 ];
 
 /// What is about nodes that are full: the tutorial's cluster, whose five nodes carry 45 branches.
 const FULL: [Case; 1] =
     [("on_five_nodes_of_m5_large_the_tenth_pod_of_one_and_the_46th_of_all_wait_for_the_scheduler", full::full)];
 
+/// Each mode, each family, and each way of kube-proxy's to rewrite.
+const STRICT_STRAIGHT: Case =
+    ("strict_pods_packets_pass_or_drop_all_the_same_where_first_ones_go_past_the_host_stack", matrix::past_the_stack);
+const IPV6_STRAIGHT: Case =
+    ("ipv6_packets_pass_or_drop_all_the_same_where_first_ones_go_past_the_host_stack", matrix::past_the_stack);
+
 /// The clusters of the cases: which cases only this one has, and which every one of its kind has.
 const CLUSTERS: [(Shape, &[Case], &[Case]); 5] = [
     (Shape::two(Mode::Standard, Family::V4), &CASES, &EVERYWHERE),
-    (Shape::two(Mode::Strict, Family::V4), &[], &EVERYWHERE),
-    (Shape::two(Mode::Standard, Family::V6), &[], &EVERYWHERE),
+    (Shape::two(Mode::Strict, Family::V4), &[STRICT_STRAIGHT], &EVERYWHERE),
+    (Shape::two(Mode::Standard, Family::V6), &[IPV6_STRAIGHT], &EVERYWHERE),
     (Shape::two(Mode::Strict, Family::V6), &[], &EVERYWHERE),
     (Shape { nodes: 5, machine: Machine::Large, ..Shape::two(Mode::Standard, Family::V4) }, &FULL, &[]),
 ];

@@ -1,4 +1,5 @@
-//! Trouble under a running agent: its disk is full, its clock jumps, its pod is evicted, the API server is silent. What is enforced stays, and goes on
+//! Trouble under a running agent: its disk is full, its clock jumps, its pod is evicted, the API server is silent or
+//! forgetful. What is enforced stays, and goes on
 //! following the world as far as it can.
 
 use std::fs;
@@ -12,9 +13,11 @@ use serde_json::Value;
 
 use super::agents::{evict, kill_agent, restart_with, serves};
 use super::stage::{NAMESPACE, Role, START, Stage};
+use crate::control::restart_apiserver;
 use crate::demo::hands::until;
 use crate::demo::tutorial::Node;
 use crate::process::finish;
+use crate::tools::Tools;
 
 /// How long a change may take until the data path has it.
 const ENFORCED: Duration = Duration::from_secs(15);
@@ -210,6 +213,28 @@ pub(super) fn silent_api_server(stage: &Stage) -> Result<()> {
         Ok(())
     })?;
     ensure!(since()?.matches(SILENT).count() == 1, "one outage is told {} times", since()?.matches(SILENT).count());
+    scene.starts("after")?;
+    scene.follows()
+}
+
+/// The agent stands still while pods come and go and the API server begins anew: what it wants to go on from is forgotten.
+pub(super) fn expired_watch(stage: &Stage) -> Result<()> {
+    let scene = Scene::set(stage, "expired")?;
+    let elsewhere = stage.world.nodes.get(1).context("the cluster has no second node")?;
+    let pid = fs::read_to_string(&scene.node.agent_pid_file).context("reading the agent's pid")?;
+    let signal = |name: &str| finish(Command::new("kill").args([name, pid.trim()])).map(drop);
+    let before = scene.log()?.len();
+    signal("-STOP")?;
+    let changed = stage
+        .start(&Role { name: "heir", role: "troubled", node: &elsewhere.name, image: "busybox" })
+        .and_then(|_| restart_apiserver(&stage.place, &Tools::found()?));
+    signal("-CONT")?;
+    changed?;
+    until(SILENCE, || {
+        ensure!(scene.log()?[before..].contains("410 Gone"), "the agent was not told that its watch is out of date");
+        Ok(())
+    })?;
+    stage.comes_to_reach("heir", &scene.server)?;
     scene.starts("after")?;
     scene.follows()
 }

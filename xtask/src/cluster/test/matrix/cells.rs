@@ -18,9 +18,9 @@ pub(super) struct Cell {
     pub(super) to: &'static str,
     pub(super) question: Question,
     /// Expected with a rule that allows it.
-    pub(super) allowed: &'static str,
+    pub(super) allowed: String,
     /// Expected without any rule.
-    pub(super) unasked: &'static str,
+    pub(super) unasked: String,
 }
 
 /// Whom a place serves: Services and NodePorts are TCP's and UDP's.
@@ -50,6 +50,16 @@ impl Cell {
             Protocol::Icmp => "ICMP",
         }
     }
+
+    /// What comes by a branch is given to the pod past its veth.
+    pub(super) fn go_straight(&mut self) {
+        for words in [&mut self.allowed, &mut self.unasked] {
+            let all: Vec<&str> = words.split(", ").collect();
+            let given = |place: usize| place > 0 && all[place - 1].starts_with("in branch-");
+            let seen = |(place, word): &(usize, &&str)| !(given(*place) && word.starts_with("out veth-"));
+            *words = all.iter().enumerate().filter(seen).map(|(_, word)| *word).collect::<Vec<_>>().join(", ");
+        }
+    }
 }
 
 /// All cells of a cluster's mode and family.
@@ -65,7 +75,7 @@ pub(super) fn cells(scene: &Scene<'_>) -> Result<Vec<Cell>> {
         let address = place.address.parse().with_context(|| format!("{} is {:?}", place.to, place.address))?;
         let question =
             Question { space: place.space.clone(), protocol, to: SocketAddr::new(address, port), from_port: 0 };
-        Ok(Cell { to: place.to, question, allowed: place.allowed, unasked: place.unasked })
+        Ok(Cell { to: place.to, question, allowed: place.allowed.into(), unasked: place.unasked.into() })
     };
     let all = [Protocol::Tcp, Protocol::Udp, Protocol::Icmp];
     let spoken = |place: &&Place, protocol| place.speaks == Speaks::All || protocol != Protocol::Icmp;
