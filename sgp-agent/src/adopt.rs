@@ -15,19 +15,22 @@ use crate::domain::observed::Observed;
 use crate::domain::own_way;
 use crate::domain::routing::RoutingRule;
 use crate::io::netlink::Netlink;
-use crate::reconcile::Status;
+use crate::reconcile::{Status, next_round};
 
-/// Looks after every round of the loop, for as long as there are rounds. `prefix` is that of standard-mode veths.
+/// Looks after every round of the loop, and again soon where that failed, for as long as there are rounds. `prefix` is that of standard-mode veths.
 pub async fn adopt(netlink: Netlink, prefix: String, mut status: watch::Receiver<Status>) {
-    let mut left = BTreeMap::new();
-    while status.changed().await.is_ok() {
+    let (mut left, mut failed) = (BTreeMap::new(), false);
+    while next_round(&mut status, failed).await {
         let observed = status.borrow_and_update().observed.clone();
-        if let Err(error) = round(&netlink, &prefix, &observed).await {
+        let named = round(&netlink, &prefix, &observed).await;
+        if let Err(error) = &named {
             warn!(error = format!("{error:#}"), "pods wired by others cannot be looked for");
         }
-        if let Err(error) = keep_to_branches(&netlink, &observed, &mut left).await {
+        let kept = keep_to_branches(&netlink, &observed, &mut left).await;
+        if let Err(error) = &kept {
             warn!(error = format!("{error:#}"), "pods wired by others cannot be kept to their branches");
         }
+        failed = named.is_err() || kept.is_err();
     }
 }
 

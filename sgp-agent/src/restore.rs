@@ -9,14 +9,17 @@ use crate::domain::observed::Observed;
 use crate::domain::restoring::{Lost, lost};
 use crate::domain::routing::Way;
 use crate::io::netlink::{Netlink, Route};
-use crate::reconcile::Status;
+use crate::reconcile::{Status, next_round};
 
-/// Looks after every round of the loop, which comes with every change of a link, for as long as there are rounds. `prefix`
+/// Looks after every round of the loop, which comes with every change of a link, and again soon where that failed, for as long as there are rounds. `prefix`
 /// is that of standard-mode veths.
 pub(crate) async fn restore(netlink: Netlink, prefix: String, family: Family, mut status: watch::Receiver<Status>) {
-    while status.changed().await.is_ok() {
+    let mut failed = false;
+    while next_round(&mut status, failed).await {
         let observed = status.borrow_and_update().observed.clone();
-        if let Err(error) = round(&netlink, &prefix, family, &observed).await {
+        let restored = round(&netlink, &prefix, family, &observed).await;
+        failed = restored.is_err();
+        if let Err(error) = restored {
             warn!(error = format!("{error:#}"), "routes of pods cannot be put back");
         }
     }

@@ -8,10 +8,12 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::Result;
+use futures::future::join_all;
 use plugin::{Node, ok};
 use sgp_agent::domain::settings::{Settings, Snat};
 use sgp_agent::domain::wiring::Mode;
 use sgp_agent::host::{Host, PROC_SYS, check, restore};
+use sgp_agent::io::netlink::Netlink;
 use sgp_common::addr::Family;
 
 fn ready(node: &Node, settings: &Settings) -> Result<()> {
@@ -181,4 +183,28 @@ fn what_cannot_be_set_is_told_with_its_variable_and_the_old_state_is_kept() {
     fs::write(node.dir().join("host.json"), "{").expect("the directory is ours");
     let told = format!("{:#}", ready(&node, &strict()).expect_err("a broken record"));
     assert!(told.contains("host.json") && told.contains("remove it to go on"), "{told}");
+}
+
+#[test]
+fn whoever_shares_a_connection_gets_the_whole_list_however_many_ask_at_once() {
+    let Some(node) = Node::start() else { return };
+    let answers = node.on(|| async {
+        let netlink = Netlink::connect()?;
+        let ask = async || {
+            let links = netlink.links().await?.len();
+            let rules = netlink.rules(Family::V4).await?.len();
+            anyhow::Ok((
+                links,
+                rules,
+                netlink.host_routes(Family::V6).await?.len(),
+                netlink.own_addresses().await?.len(),
+            ))
+        };
+        let alone = ask().await?;
+        let together = join_all((0..50).map(|_| ask())).await.into_iter().collect::<Result<Vec<_>>>()?;
+        anyhow::Ok((alone, together))
+    });
+    let (alone, together) = answers.expect("the kernel is busy for nobody");
+    assert!(alone.0 > 1 && alone.1 > 1 && alone.3 > 1, "{alone:?}");
+    assert!(together.iter().all(|one| *one == alone), "{alone:?} and {together:?}");
 }

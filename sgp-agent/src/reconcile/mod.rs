@@ -9,6 +9,7 @@ mod enforce;
 mod members;
 mod poll;
 mod provision;
+mod status;
 mod tell;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,44 +40,16 @@ pub use enforce::apply;
 pub use members::{Members, MembershipFrom, Nudges, follow};
 pub use poll::{Described, denied, poll};
 pub use provision::{Provisioner, Round};
+pub use status::{Status, Synced, next_round};
 use tell::Told;
 
 /// How long news may gather before the loop looks.
 const DEBOUNCE: Duration = Duration::from_millis(20);
 /// The loop looks this often even without news.
 const RESYNC: Duration = Duration::from_secs(30);
-/// Nor does it look more often than this without news.
+/// Nor does it look more often than this without news; and this long after a round that failed, then twice that, until it is
+/// [`RESYNC`].
 const SOON: Duration = Duration::from_millis(100);
-
-/// What the loop has brought about; the CNI plugin's requests wait on it.
-#[derive(Clone, Debug, Default)]
-pub struct Status {
-    /// What was observed last.
-    pub observed: Observed,
-    /// What the kernel held after the last round.
-    pub installed: Installed,
-    /// What should be there.
-    pub desired: Desired,
-    /// What cannot be done, and why, by object.
-    pub refused: BTreeMap<String, String>,
-    /// How the last round went; `None` before the first.
-    pub synced: Option<Synced>,
-}
-
-/// A round that left the kernel as desired.
-#[derive(Clone, Copy, Debug)]
-pub struct Synced {
-    /// When it ended.
-    pub at: Instant,
-    /// How long it took.
-    pub took: Duration,
-    /// When EC2 was asked what the round knew of it.
-    pub described: Option<Instant>,
-    /// When the API server answered last.
-    pub answered: Option<Instant>,
-    /// When whoever looks after slices was heard, where the round enforced them.
-    pub published: Option<Instant>,
-}
 
 /// The loop and what it works with.
 pub struct Reconciler<C: Cloud, K: Kernel> {
@@ -127,6 +100,8 @@ struct Memory {
     begun: Instant,
     told: Told,
     look_in: Duration,
+    /// How long to wait should the next round fail.
+    retry_in: Duration,
     last_sweep: Option<Instant>,
     /// See `Observed::former_group_sets`.
     group_sets: BTreeSet<GroupSet>,
@@ -140,6 +115,7 @@ impl<C: Cloud, K: Kernel + 'static> Reconciler<C, K> {
             begun: Instant::now(),
             told: Told::default(),
             look_in: RESYNC,
+            retry_in: SOON,
             last_sweep: None,
             group_sets: BTreeSet::new(),
             policies: Memo::default(),
@@ -151,6 +127,8 @@ impl<C: Cloud, K: Kernel + 'static> Reconciler<C, K> {
             facts.mark_unchanged();
             if let Err(error) = self.round(&mut memory).await {
                 self.metrics.round(None, 0);
+                memory.look_in = memory.retry_in;
+                memory.retry_in = (memory.retry_in * 2).min(RESYNC);
                 warn!(error = format!("{error:#}"), "a round of reconciliation failed; what is installed stays");
             }
             tokio::select! {
@@ -193,6 +171,7 @@ impl<C: Cloud, K: Kernel + 'static> Reconciler<C, K> {
         round.refused.clone_from(&refused);
         memory.told.tell(&self.kubernetes, &round, &observed);
         memory.look_in = round.look_in.unwrap_or(RESYNC).clamp(SOON, RESYNC);
+        memory.retry_in = SOON;
         let described = self.facts.borrow().as_ref().map(|described| described.asked);
         let answered = self.kubernetes.answered();
         let published = observed.published.as_ref().and(self.members.heard());

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::os::fd::RawFd;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use futures::{StreamExt, TryStreamExt};
@@ -10,14 +11,17 @@ use ipnet::IpNet;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use rtnetlink::packet_route::link::{InfoData, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp};
 use rtnetlink::packet_route::neighbour::NeighbourState;
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{
-    Error, Handle, IpVersion, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVlan, MulticastGroup, new_connection,
+    Error, Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVlan, MulticastGroup, new_connection,
     new_multicast_connection,
 };
 use sgp_common::addr::Family;
+use tokio::sync::Mutex;
 
 use crate::domain::observed::{LinkFacts, Queued, Vlan};
 
+mod listing;
 mod routes;
 mod rules;
 
@@ -27,6 +31,8 @@ pub use routes::{HostRoute, Route};
 #[derive(Clone, Debug)]
 pub struct Netlink {
     handle: Handle,
+    /// Held by who is reading a list.
+    turn: Arc<Mutex<()>>,
 }
 
 impl Netlink {
@@ -37,7 +43,7 @@ impl Netlink {
     pub fn connect() -> Result<Self> {
         let (connection, handle, _) = new_connection().context("opening a netlink socket")?;
         tokio::spawn(connection);
-        Ok(Self { handle })
+        Ok(Self { handle, turn: Arc::default() })
     }
 
     /// Every link.
@@ -45,9 +51,9 @@ impl Netlink {
     /// # Errors
     /// Where the kernel refuses.
     pub async fn links(&self) -> Result<Vec<LinkFacts>> {
-        let messages: Vec<LinkMessage> =
-            self.handle.link().get().execute().try_collect().await.context("listing links")?;
-        Ok(messages.into_iter().filter_map(facts).collect())
+        let all = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        let one = |told| if let RouteNetlinkMessage::NewLink(link) = told { facts(link) } else { None };
+        self.list(all, one).await.context("listing links")
     }
 
     /// The link of a name, if there is one.
@@ -165,9 +171,7 @@ impl Netlink {
     /// # Errors
     /// Where the kernel refuses.
     pub async fn own_addresses(&self) -> Result<BTreeSet<IpAddr>> {
-        let all: Vec<AddressMessage> =
-            self.handle.address().get().execute().try_collect().await.context("listing addresses")?;
-        Ok(all.iter().flat_map(addresses).collect())
+        Ok(self.addresses().await?.iter().flat_map(addresses).collect())
     }
 
     /// Addresses of a link that may not be used yet, or turned out to be another's too.
@@ -175,9 +179,14 @@ impl Netlink {
     /// # Errors
     /// Where the kernel refuses.
     pub async fn tentative_addresses(&self, index: u32) -> Result<Vec<IpAddr>> {
-        let request = self.handle.address().get().set_link_index_filter(index);
-        let all: Vec<AddressMessage> = request.execute().try_collect().await.context("listing addresses")?;
-        Ok(all.iter().filter_map(tentative).collect())
+        let all = self.addresses().await?;
+        Ok(all.iter().filter(|message| message.header.index == index).filter_map(tentative).collect())
+    }
+
+    async fn addresses(&self) -> Result<Vec<AddressMessage>> {
+        let all = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+        let one = |told| if let RouteNetlinkMessage::NewAddress(address) = told { Some(address) } else { None };
+        self.list(all, one).await.context("listing addresses")
     }
 
     /// Pins a neighbour: its address will never be asked for.
@@ -262,10 +271,10 @@ fn program_in(told: &LinkXdp) -> Option<u32> {
     if let LinkXdp::ProgId(id) = told { Some(*id) } else { None }
 }
 
-fn version(family: Family) -> IpVersion {
+fn address_family(family: Family) -> AddressFamily {
     match family {
-        Family::V4 => IpVersion::V4,
-        Family::V6 => IpVersion::V6,
+        Family::V4 => AddressFamily::Inet,
+        Family::V6 => AddressFamily::Inet6,
     }
 }
 

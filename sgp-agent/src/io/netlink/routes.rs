@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context, Result};
-use futures::TryStreamExt;
 use ipnet::IpNet;
 use rtnetlink::RouteMessageBuilder;
+use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteScope, RouteType};
 use sgp_common::addr::Family;
 
@@ -100,7 +100,8 @@ impl Netlink {
             Family::V4 => RouteMessageBuilder::<Ipv4Addr>::new().build(),
             Family::V6 => RouteMessageBuilder::<Ipv6Addr>::new().build(),
         };
-        self.handle.route().get(filter).execute().try_collect().await.context("listing routes")
+        let one = |told| if let RouteNetlinkMessage::NewRoute(route) = told { Some(route) } else { None };
+        self.list(RouteNetlinkMessage::GetRoute(filter), one).await.context("listing routes")
     }
 }
 

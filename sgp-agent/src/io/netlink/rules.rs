@@ -3,13 +3,12 @@
 use std::net::IpAddr;
 
 use anyhow::{Context, Result};
-use futures::TryStreamExt;
 use ipnet::IpNet;
 use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
-use rtnetlink::packet_route::{AddressFamily, IpProtocol};
+use rtnetlink::packet_route::{IpProtocol, RouteNetlinkMessage};
 use sgp_common::addr::Family;
 
-use super::{Netlink, errno, gone, version};
+use super::{Netlink, address_family, errno, gone};
 use crate::domain::routing::{Packets, RoutingRule};
 
 /// Protocol number (IANA).
@@ -35,11 +34,13 @@ impl Netlink {
     /// # Errors
     /// Where the kernel refuses.
     pub async fn rules(&self, family: Family) -> Result<Vec<RoutingRule>> {
-        let listed: Result<Vec<RuleMessage>, _> = self.handle.rule().get(version(family)).execute().try_collect().await;
-        match listed {
+        let mut all = RuleMessage::default();
+        all.header.family = address_family(family);
+        let one = |told| if let RouteNetlinkMessage::NewRule(message) = told { rule(family, &message) } else { None };
+        match self.list(RouteNetlinkMessage::GetRule(all), one).await {
             // A kernel started without IPv6 has no rules of it.
             Err(error) if errno(&error) == Some(libc::EAFNOSUPPORT) => Ok(Vec::new()),
-            listed => Ok(listed.context("listing rules")?.iter().filter_map(|message| rule(family, message)).collect()),
+            listed => listed.context("listing rules"),
         }
     }
 
@@ -56,10 +57,7 @@ impl Netlink {
 
 fn message(rule: &RoutingRule) -> RuleMessage {
     let mut message = RuleMessage::default();
-    message.header.family = match rule.family {
-        Family::V4 => AddressFamily::Inet,
-        Family::V6 => AddressFamily::Inet6,
-    };
+    message.header.family = address_family(rule.family);
     message.header.action = if rule.table.is_some() { RuleAction::ToTable } else { RuleAction::Unreachable };
     message.attributes = vec![RuleAttribute::Priority(rule.priority)];
     message.attributes.extend(rule.table.map(RuleAttribute::Table));
