@@ -200,7 +200,9 @@ fn first_packets_to_services_and_to_the_node_itself_keep_to_the_stack() {
     let conversation = (pod, node);
     assert!(asks_and_hears(&conversation), "the node's own address is not sent to the VPC");
     // In strict mode the pod's rule comes before the node's own addresses, but not before what rewrites its ports.
-    for change in ["rule add iif host1 priority 10 table 101", "rule add priority 20 table local", "rule del priority 0"] {
+    for change in
+        ["rule add iif host1 priority 10 table 101", "rule add priority 20 table local", "rule del priority 0"]
+    {
         ip(change);
     }
     let before = forwarded();
