@@ -13,6 +13,8 @@ pub(crate) struct Results {
     pub(crate) passed: usize,
     pub(crate) failed: usize,
     broken: Vec<String>,
+    /// Names of failed tests, in the order in which they failed: a long run's output hides them.
+    fallen: Vec<String>,
     told: Vec<String>,
     /// Tests that were left out everywhere, each with the reason it gives.
     not_run: BTreeMap<String, String>,
@@ -27,6 +29,9 @@ impl Results {
             self.tell(line.to_owned());
         }
         if let Some((name, outcome)) = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... ")) {
+            if outcome.starts_with("FAILED") {
+                self.fallen.push(name.to_owned());
+            }
             match outcome.strip_prefix("ignored") {
                 Some(reason) => drop(self.not_run.insert(name.to_owned(), reason.trim_start_matches(", ").to_owned())),
                 None => drop(self.not_run.remove(name)),
@@ -74,6 +79,9 @@ impl fmt::Display for Results {
         for (name, reason) in &self.not_run {
             writeln!(f, "not run: {name} ({reason})")?;
         }
+        for name in &self.fallen {
+            writeln!(f, "failed: {name}")?;
+        }
         for part in &self.broken {
             writeln!(f, "broken: {part}")?;
         }
@@ -109,6 +117,15 @@ mod tests {
         results.read("700 crash points: pairs");
         let told = "verifier: to_pod 7\n700 crash points: pairs\nnot run: b (needs 8021q)\n0 passed, 0 failed";
         assert_eq!(results.to_string(), told);
+    }
+
+    #[test]
+    fn tests_that_failed_are_named_again_before_the_last_line() {
+        let mut results = Results::default();
+        ["test a ... ok", "test b ... FAILED (3.0 s)", "test result: FAILED. 1 passed; 1 failed; 0 ignored"]
+            .iter()
+            .for_each(|line| results.read(line));
+        assert_eq!(results.to_string(), "failed: b\n1 passed, 1 failed");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod initramfs;
 mod qemu;
 
+use std::cmp::Reverse;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -28,6 +29,9 @@ const DATA: [&str; 1] = ["sgp-agent/examples"];
 /// Emulated machines are some ten times slower: worlds of `kernel_oracle`, and connections that `snat` opens.
 const FEWER: [&str; 2] = ["SGP_TEST_WORLDS=5", "SGP_TEST_CONNECTIONS=1000"];
 
+/// Test programs whose time is told.
+const SLOWEST: usize = 5;
+
 /// A machine about to boot.
 struct Machine {
     kernel: Kernel,
@@ -38,9 +42,16 @@ struct Machine {
 /// What came out of one.
 struct Heard {
     lines: Vec<String>,
-    ended: Vec<(String, i32)>,
+    ended: Vec<Ended>,
     took: Duration,
     outcome: Result<()>,
+}
+
+/// A test program that has run: its name, its exit code, and how long after the one before.
+struct Ended {
+    test: String,
+    code: i32,
+    took: Duration,
 }
 
 /// VMs that are at work, while other tests are.
@@ -97,7 +108,10 @@ fn run(machine: &Machine, aloud: bool) -> Heard {
             }
             heard.lines.push(line.to_owned());
         }
-        Told::Ended(test, code) => heard.ended.push((test.to_owned(), code)),
+        Told::Ended(test, code) => {
+            let before: Duration = heard.ended.iter().map(|ended| ended.took).sum();
+            heard.ended.push(Ended { test: test.to_owned(), code, took: begun.elapsed().saturating_sub(before) });
+        }
     });
     heard.took = begun.elapsed();
     if !aloud {
@@ -120,7 +134,7 @@ fn conclude(kernel: &Kernel, heard: Heard, results: &mut Results) {
     heard.lines.iter().for_each(|line| results.read(line));
     let name = format!("Linux {}", kernel.release);
     // 101 is how a test program says that tests failed, which have been counted.
-    for (test, code) in heard.ended.iter().filter(|(_, code)| ![0, 101].contains(code)) {
+    for Ended { test, code, .. } in heard.ended.iter().filter(|ended| ![0, 101].contains(&ended.code)) {
         results.broke(&name, &format!("{test} ended with {code}"));
     }
     if let Err(error) = heard.outcome {
@@ -128,7 +142,15 @@ fn conclude(kernel: &Kernel, heard: Heard, results: &mut Results) {
         results.broke(&name, format!("{error:#}").lines().next().unwrap_or_default());
     }
     let (passed, failed) = (results.passed - before.0, results.failed - before.1);
-    results.tell(format!("{name}: {passed} passed, {failed} failed, {}", spoken(heard.took)));
+    let slowest = slowest(heard.ended);
+    results.tell(format!("{name}: {passed} passed, {failed} failed, {}{slowest}", spoken(heard.took)));
+}
+
+/// Where a VM's time went, for who wants the run shorter.
+fn slowest(mut ended: Vec<Ended>) -> String {
+    ended.sort_by_key(|ended| Reverse(ended.took));
+    let told = |Ended { test, took, .. }: &Ended| format!(", {test} {}", spoken(*took));
+    ended.iter().take(SLOWEST).map(told).collect()
 }
 
 /// The test programs of this build that need a kernel, and what they need besides. They are the ones that run on this
@@ -177,6 +199,12 @@ fn needs_kernel(source: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_slowest_programs_are_told_first() {
+        let ended = |test: &str, seconds| Ended { test: test.into(), code: 0, took: Duration::from_secs(seconds) };
+        assert_eq!(slowest(vec![ended("snat", 30), ended("limits", 70)]), ", limits 1 min 10 s, snat 30 s");
+    }
 
     #[test]
     fn test_programs_are_told_from_everything_else_that_cargo_builds() {

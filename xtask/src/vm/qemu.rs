@@ -13,6 +13,10 @@ use anyhow::{Context, Result, bail};
 const PATIENCE: Duration = Duration::from_mins(10);
 /// Enough of the console to see why a kernel did not come up.
 const TAIL_LINES: usize = 30;
+/// What a kernel begins to say when it dies (`lib/bug.c`, `arch/x86/mm/fault.c`, `kernel/panic.c`).
+const OMENS: [&str; 5] = ["BUG: ", "Oops: ", "general protection", "Kernel panic", "kernel BUG at"];
+/// Enough of what follows an omen to have its registers and both traces, from the interrupt and from what it interrupted.
+const LAST_WORDS: usize = 120;
 
 /// What a line on the console says.
 #[derive(Debug, PartialEq, Eq)]
@@ -125,8 +129,11 @@ fn follow(lines: &Receiver<String>, patience: Duration, each: &mut dyn FnMut(Tol
     }
 }
 
+/// The end of the console; where the kernel died, from the first word of that.
 fn tail(lines: &[String]) -> String {
-    lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
+    let omen = lines.iter().position(|line| OMENS.iter().any(|omen| line.contains(omen)));
+    let from = omen.unwrap_or(usize::MAX).min(lines.len().saturating_sub(TAIL_LINES));
+    lines[from..].iter().take(LAST_WORDS).map(String::as_str).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]
@@ -161,6 +168,15 @@ mod tests {
         let error = result.map_err(|error| error.to_string()).expect_err("it fails");
         assert!(error.contains("ended in a") && error.ends_with("Kernel panic"), "{error}");
         assert_eq!(told, ["Kernel panic"]);
+    }
+
+    #[test]
+    fn a_kernel_that_dies_is_quoted_from_its_first_word() {
+        let rest = (0..TAIL_LINES).map(|number| format!("RAX: {number}"));
+        let console: Vec<_> =
+            ["vm: up 7.3", "fine", "BUG: unable to handle"].map(str::to_owned).into_iter().chain(rest).collect();
+        assert!(tail(&console).starts_with("BUG: unable to handle\nRAX: 0"));
+        assert!(tail(&console[..2]).ends_with("fine"));
     }
 
     #[test]
