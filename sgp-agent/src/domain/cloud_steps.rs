@@ -198,6 +198,19 @@ impl CloudStep {
         })
     }
 
+    /// What AWS's controller calls the step in its metrics (facts 1.9), as far as it has a word for it; else what it calls.
+    pub fn operation(&self) -> &'static str {
+        match self {
+            Self::CreateTrunk { .. } => "init_trunk",
+            Self::CreateBranch { .. } => "create_branch_eni",
+            Self::Annotate { .. } => "annotate_branch_eni",
+            Self::LabelNode { .. } => "label_node",
+            Self::Advertise { .. } => "advertise_branch_limit",
+            Self::WriteCniNode { .. } => "write_cninode",
+            _ => self.action().unwrap_or("other"),
+        }
+    }
+
     /// For whom the step is taken.
     pub fn purpose(&self) -> Purpose {
         match self {

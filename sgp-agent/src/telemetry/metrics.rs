@@ -185,7 +185,7 @@ impl Metrics {
         if let Some(action) = step.action() {
             self.call(action, failure.is_none(), failure.map_or("", |failure| &failure.code));
         }
-        let operation = step.action().unwrap_or("annotate_branch_eni").to_owned();
+        let operation = step.operation().to_owned();
         let labels = vec![("branch_provider_operation", operation.clone()), ("resource_count", "1".to_owned())];
         self.branch_latency.get_or_create(&labels).observe(took.as_secs_f64() * 1000.0);
         let errors = if step.purpose() == Purpose::Node { &self.trunk_errors } else { &self.branch_errors };
