@@ -234,7 +234,7 @@ impl Planner<'_> {
     }
 
     fn provide(&mut self, pod: &Pod, carrier: &mut Carrier<'_>) {
-        let Some(groups) = groups_wanted(pod, self.cluster, &self.cloud.instance.primary_groups) else { return };
+        let Some(groups) = groups_wanted(pod, self.cluster, &carrier.site.groups) else { return };
         if let Err(reason) = self.check(&groups) {
             return self.refuse(pod, reason);
         }

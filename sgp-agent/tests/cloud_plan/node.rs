@@ -1,7 +1,7 @@
 //! The trunk, where it is made, and what the Node says.
 
 use sgp_agent::domain::branches::{CloudStep, Notice, POD_UID_TAG, Purpose};
-use sgp_agent::domain::groups::GroupSet;
+use sgp_agent::domain::groups::{GroupSet, SecurityGroup};
 use sgp_agent::domain::observed::{
     ClusterFacts, CniNode, CniNodeFacts, EniConfig, NetworkInterface, NodeFacts, Observed, Subnet,
 };
@@ -24,12 +24,20 @@ fn an_eni_config_says_where_and_the_policy_which_groups() {
     let config = EniConfig { subnet_id: "subnet-9".into(), groups: GroupSet::of(["sg-trunk"]) };
     observed.cluster.as_mut().expect("a cluster").eni_configs.insert("zone-a".into(), config);
     cloud(&mut observed).subnets.insert("subnet-9".into(), Subnet { id: "subnet-9".into(), ..Subnet::default() });
-    let steps = plan(&observed).steps;
-    let made = steps.iter().find_map(|step| match step {
-        CloudStep::CreateBranch { interface, .. } => Some((interface.subnet_id.as_str(), interface.groups.to_string())),
-        _ => None,
-    });
-    assert_eq!(made, Some(("subnet-9", "sg-1".to_owned())), "planned {steps:?}");
+    let made = |observed: &Observed| {
+        plan(observed).steps.iter().find_map(|step| match step {
+            CloudStep::CreateBranch { interface, .. } => Some(format!("{} {}", interface.subnet_id, interface.groups)),
+            _ => None,
+        })
+    };
+    assert_eq!(made(&observed).as_deref(), Some("subnet-9 sg-1"));
+    let mut unmatched = observed.clone();
+    let known = SecurityGroup { id: "sg-trunk".into(), vpc_id: "vpc-1".into(), rules: Vec::new() };
+    cloud(&mut unmatched).groups.insert("sg-trunk".into(), known);
+    let cluster = unmatched.cluster.as_mut().expect("a cluster");
+    cluster.policies.clear();
+    cluster.pods.get_mut("u-1").expect("the pod").requested = 1;
+    assert_eq!(made(&unmatched).as_deref(), Some("subnet-9 sg-trunk"), "who requests a branch without a policy");
     cloud(&mut observed).interfaces.clear();
     let steps = plan(&observed).steps;
     let [CloudStep::CreateTrunk { interface }] = &steps[..] else { panic!("planned {steps:?}") };
