@@ -8,12 +8,13 @@ use std::net::IpAddr;
 use oracle::random::Random;
 use oracle::{Ask, World, frames};
 use sgp_agent::domain::compile::{Context, RULES_QUOTA, compile};
-use sgp_agent::domain::desired::{Policy, mapped};
+use sgp_agent::domain::desired::{Policy, mapped, own_peers};
 use sgp_agent::domain::explain::explain;
-use sgp_agent::domain::groups::{GroupSet, Remote, Rule, SecurityGroup, Service};
-use sgp_common::Direction;
+use sgp_agent::domain::groups::{GroupSet, GroupSetId, Remote, Rule, SecurityGroup, Service};
+use sgp_common::addr::prefix_name;
 use sgp_common::packet::{Packet, parse};
 use sgp_common::policy::{Answer, HEAD_BITS, RuleKey, Selector};
+use sgp_common::{Addr, Direction};
 
 /// What the kernel's trie would answer: the longest key that covers the one asked for.
 fn longest(policy: &Policy, bits: u32, asked: Selector) -> Option<Answer> {
@@ -41,9 +42,11 @@ fn compiled(world: &World) -> Policy {
 }
 
 /// Id of the rule that the policy names.
-fn named(policy: &Policy, peers: &BTreeMap<IpAddr, u64>, ask: &Ask) -> Option<String> {
+fn named(policy: &Policy, peers: &BTreeMap<Addr, GroupSetId>, ask: &Ask) -> Option<String> {
     let packet = packet(ask);
-    let peer = peers.get(&ask.remote).copied();
+    let remote = mapped(ask.remote);
+    let by_prefix = || ask.remote.is_ipv6().then(|| peers.get(&prefix_name(&remote)).copied()).flatten();
+    let peer = peers.get(&remote).copied().or_else(by_prefix).map(|set| set.0);
     let answer = explain(|bits, key| longest(policy, bits, key), &packet, ask.direction, peer);
     let (direction, family) = (ask.direction, packet.family);
     let key = RuleKey { policy_digest: policy.digest, rule: answer.rule?, direction, family, reserved: [0; 4] };
@@ -57,8 +60,7 @@ fn a_compiled_policy_names_the_rule_that_a_plain_reading_names() {
     for round in 0..120 {
         let world = World::random(&mut random, [1, 4, 15, 60][round % 4]);
         let policy = compiled(&world);
-        let members = world.cloud.interfaces.values();
-        let peers = members.flat_map(|eni| eni.addresses.iter().map(|addr| (*addr, eni.groups.id().0))).collect();
+        let peers = own_peers(&world.cloud);
         for _ in 0..150 {
             let ask = world.ask(&mut random);
             let (read, asked) = (world.scan(&ask), named(&policy, &peers, &ask));

@@ -55,6 +55,14 @@ pub fn is_v4_mapped(addr: &Addr) -> bool {
     (a | b | c | d | e | f | g | h | i | j) == 0 && (k & l) == 0xff
 }
 
+/// What stands for the /80 of an IPv6 address among peers: its last address. EC2 delegates prefixes of that length to
+/// interfaces (EC2 user guide, "Assigning prefixes"), and whoever is in one carries the groups of its interface.
+#[inline(always)]
+pub const fn prefix_name(addr: &Addr) -> Addr {
+    let [a, b, c, d, e, f, g, h, i, j, ..] = addr.bytes;
+    Addr::of_halves([a, b, c, d, e, f, g, h], [i, j, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff])
+}
+
 /// The four IPv4 bytes of a v4-mapped address, in network order.
 #[inline(always)]
 pub const fn v4_bytes(addr: &Addr) -> [u8; 4] {

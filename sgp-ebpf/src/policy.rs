@@ -4,6 +4,7 @@ use core::mem::offset_of;
 use core::ptr;
 
 use aya_ebpf::btf_maps::lpm_trie::Key;
+use sgp_common::addr::prefix_name;
 use sgp_common::flow::{Admission, Tracking};
 use sgp_common::policy::{Answer, Axis, FULL_BITS, PEER_BITS, Question, Selector, first_match, hints};
 use sgp_common::{Addr, Direction, DropReason, Family};
@@ -116,6 +117,16 @@ fn group_set_of(addr: &Addr) -> Option<u64> {
     Some(if ptr::eq(peer, after) { group_set } else { after.group_set })
 }
 
+/// The group set of whom the question is about: of its address, or of the prefix that was delegated to its interface. Those of
+/// IPv4 are so short that the agent writes their addresses one by one.
+#[inline(always)]
+fn carried_by(question: &Question) -> Option<u64> {
+    match (group_set_of(&question.remote), question.family) {
+        (None, Family::V6) => group_set_of(&prefix_name(&question.remote)),
+        (found, _) => found,
+    }
+}
+
 #[inline(always)]
 fn ask(policy: &Policy, question: &Question, asked: &mut Asked, admission: &mut Admission) -> Option<()> {
     let (direction, addr) = (question.direction, &question.remote);
@@ -129,7 +140,7 @@ fn ask(policy: &Policy, question: &Question, asked: &mut Asked, admission: &mut 
     admission.tracking = if service.is_untracked(question.protocol) { Tracking::Untracked } else { Tracking::Tracked };
     let asks = |hint| service.hints & hint != 0;
     let remote = if asks(hints::BY_ADDRESS) { asked.of(policy, Axis::Remote, FULL_BITS, *addr) } else { None };
-    let peer = match if asks(hints::BY_GROUP) { group_set_of(addr) } else { None } {
+    let peer = match if asks(hints::BY_GROUP) { carried_by(question) } else { None } {
         Some(group_set) => asked.of(policy, Axis::Peer, PEER_BITS, Selector::peer_data(group_set).into()),
         None => None,
     };

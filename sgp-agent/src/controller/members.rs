@@ -13,7 +13,6 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::{info, warn};
 
 use super::{Role, Settings};
-use crate::domain::desired::mapped;
 use crate::domain::membership::Slice;
 use crate::domain::observed::NetworkInterface;
 use crate::domain::packing::{Members, Write, pack};
@@ -161,7 +160,7 @@ impl<'a> Publisher<'a> {
 fn members(interfaces: &BTreeMap<String, NetworkInterface>) -> Members {
     let mut members = Members::default();
     for eni in interfaces.values() {
-        eni.addresses.iter().for_each(|address| members.put(mapped(*address), &eni.groups));
+        eni.members().for_each(|address| members.put(address, &eni.groups));
     }
     members
 }

@@ -184,7 +184,7 @@ impl Desired {
 pub fn own_peers(cloud: &CloudFacts) -> BTreeMap<Addr, GroupSetId> {
     let of = |eni: &NetworkInterface| {
         let set = eni.groups.id();
-        eni.addresses.iter().map(move |addr| (mapped(*addr), set)).collect::<Vec<_>>()
+        eni.members().map(move |addr| (addr, set)).collect::<Vec<_>>()
     };
     cloud.interfaces.values().filter(|eni| !eni.groups.0.is_empty()).flat_map(of).collect()
 }

@@ -9,7 +9,7 @@ use sgp_common::snat::{Node, SnatPolicy, SnatPorts};
 
 use super::desired::{first, offset, timeouts};
 use super::groups::EndpointId;
-use super::observed::{CloudFacts, LinkFacts, NetworkInterface};
+use super::observed::{Attachment, CloudFacts, LinkFacts, NetworkInterface};
 use super::prefix::{self, Prefix};
 use super::settings::{self, Settings, Snat};
 use super::wiring::parse_mac;
@@ -58,10 +58,12 @@ pub(super) fn plan(
     Some(NodePlan { id, endpoint: endpoint(eni, link, &node), node, interface: link.name.clone(), excluded })
 }
 
-/// The interface at device index 0.
+/// The interface at device index 0 of the first network card.
 fn primary(cloud: &CloudFacts) -> Option<&NetworkInterface> {
     let here = |eni: &&NetworkInterface| {
-        eni.attachment.as_ref().is_some_and(|at| at.instance_id == cloud.instance.id && at.device_index == 0)
+        let first =
+            |at: &Attachment| at.instance_id == cloud.instance.id && (at.network_card, at.device_index) == (0, 0);
+        eni.attachment.as_ref().is_some_and(first)
     };
     cloud.interfaces.values().find(here)
 }

@@ -25,6 +25,7 @@ pub mod groups;
 pub mod host;
 pub mod installed;
 pub mod instance_types;
+pub mod interface;
 pub mod lease;
 pub mod leaving;
 pub mod matching;

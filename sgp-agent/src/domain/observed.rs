@@ -9,6 +9,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::enforcement::Enforcement;
 use super::groups::{GroupSet, SecurityGroup};
+pub use super::interface::{Attachment, NetworkInterface, Timeouts, delegated};
 use super::membership::Published;
 use super::settings::Settings;
 
@@ -219,64 +220,6 @@ pub struct Instance {
     pub branch_limit: u32,
     /// Interfaces the type can attach to its default card.
     pub interface_limit: u32,
-}
-
-/// An elastic network interface.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct NetworkInterface {
-    /// `eni-…`
-    pub id: String,
-    /// MAC address, lower-case colon form.
-    pub mac: String,
-    /// Private addresses of both families, the primary ones first.
-    pub addresses: Vec<IpAddr>,
-    /// Its groups.
-    pub groups: GroupSet,
-    /// `trunk`, `branch`, `interface`, …
-    pub interface_type: String,
-    /// `available`, `in-use`, …
-    pub status: String,
-    /// Tags.
-    pub tags: BTreeMap<String, String>,
-    /// `i-…` it is attached to, and the attachment's status.
-    pub attachment: Option<Attachment>,
-    /// Subnet.
-    pub subnet_id: String,
-    /// How long its tracked connections may be idle.
-    pub timeouts: Timeouts,
-}
-
-/// Idle timeouts of tracked connections, in seconds: an interface's `ConnectionTrackingConfiguration`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeouts {
-    /// TCP, established: 60 to 432,000.
-    pub tcp_established_s: u32,
-    /// UDP of one direction, or of one question and its answer: 30 to 60.
-    pub udp_s: u32,
-    /// UDP with more than one question and answer: 60 to 180.
-    pub udp_stream_s: u32,
-}
-
-impl Default for Timeouts {
-    /// EC2's defaults (EC2 user guide, idle connection tracking timeout).
-    fn default() -> Self {
-        Self { tcp_established_s: 432_000, udp_s: 30, udp_stream_s: 180 }
-    }
-}
-
-/// Where an interface is attached.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Attachment {
-    /// `eni-attach-…`
-    pub id: String,
-    /// `i-…`
-    pub instance_id: String,
-    /// Device index.
-    pub device_index: u32,
-    /// `attaching`, `attached`, `detaching`, `detached`
-    pub status: String,
-    /// Whether the interface dies with the instance.
-    pub delete_on_termination: bool,
 }
 
 /// A branch on a trunk.

@@ -220,6 +220,7 @@ impl Ec2 {
             id: format!("eni-attach-{device_index}"),
             instance_id: INSTANCE.into(),
             device_index,
+            network_card: 0,
             status: "attached".into(),
             delete_on_termination: false,
         };

@@ -1,6 +1,6 @@
 //! What EC2 would say, written from its documentation and from nothing else here: rules only allow, their
-//! order means nothing, ports are destination ports, a group reference means the private addresses of
-//! interfaces that carry the group, and what refers to something unknown is stale and matches nothing.
+//! order means nothing, ports are destination ports, a group reference means the private addresses and
+//! delegated prefixes of interfaces that carry the group, and what refers to something unknown is stale and matches nothing.
 //!
 //! EC2 names no rule; this names the first that matches in the order (group id, rule id), which is ours.
 #![allow(dead_code, reason = "each test binary uses its part of this")]
@@ -71,7 +71,7 @@ impl World {
             }
             Remote::Group(id) => {
                 let mut carriers = self.cloud.interfaces.values().filter(|eni| eni.groups.0.contains(id));
-                carriers.any(|eni| eni.addresses.contains(&addr))
+                carriers.any(|eni| eni.addresses.contains(&addr) || eni.prefixes.iter().any(|net| contains(net, addr)))
             }
             Remote::Stale(_) => false,
         }

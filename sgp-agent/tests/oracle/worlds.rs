@@ -66,6 +66,11 @@ impl World {
             let net = random.one_of(&nets);
             return edge(random, &net);
         }
+        if random.once_in(4) {
+            let delegated: Vec<IpNet> = self.cloud.interfaces.values().flat_map(|eni| eni.prefixes.clone()).collect();
+            let net = random.one_of(&delegated);
+            return edge(random, &net);
+        }
         if random.once_in(2) {
             let known: Vec<IpAddr> = self.cloud.interfaces.values().flat_map(|eni| eni.addresses.clone()).collect();
             return random.one_of(&known);
@@ -91,12 +96,23 @@ fn interfaces(random: &mut Random) -> BTreeMap<String, NetworkInterface> {
         let eni = NetworkInterface {
             id: id.clone(),
             addresses: addresses.to_vec(),
+            prefixes: prefix(all.len()).into_iter().collect(),
             groups: group_set(random, 3),
             ..NetworkInterface::default()
         };
         all.insert(id, eni);
     }
     all
+}
+
+/// A prefix of its own for every second interface, where no single address is.
+fn prefix(interface: usize) -> Option<IpNet> {
+    let text = match interface % 4 {
+        1 => format!("10.1.{}.{}/28", 16 + interface, interface % 16 * 16),
+        3 => format!("2001:db8:1:0:{:x}::/80", 16 + interface),
+        _ => return None,
+    };
+    Some(text.parse().expect("a CIDR"))
 }
 
 /// One group or more. One of them may be unknown to EC2: deleted, but still carried.

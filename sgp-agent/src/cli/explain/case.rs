@@ -130,7 +130,7 @@ impl Case<'_> {
             tracked: true,
         };
         let Some(trie) = self.maps.policy(set) else { return asked };
-        let peer = self.maps.peers.get(self.packet.remote(self.direction), 0).ok().map(|peer| peer.group_set);
+        let peer = self.maps.group_set_of(self.packet.remote(self.direction)).map(|set| set.0);
         let lookup = |bits, selector| trie.get(&Key::new(bits, selector), 0).ok();
         let found = explain(lookup, &self.packet, self.direction, peer);
         let (bits, service) = Selector::service(&Question::of(&self.packet, self.direction));

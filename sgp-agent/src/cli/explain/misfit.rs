@@ -34,7 +34,7 @@ impl<'a> Names<'a> {
 
     /// Who has an address, and which groups it carries.
     pub(super) fn peer(&self, addr: &Addr) -> Option<String> {
-        let set = self.maps.peers.get(addr, 0).ok().map(|peer| self.set(GroupSetId(peer.group_set)));
+        let set = self.maps.group_set_of(addr).map(|set| self.set(set));
         let pod = self.maps.local.get(addr, 0).ok().map(|id| self.maps.pod_name(EndpointId(id)));
         match (pod, set) {
             (Some(pod), Some(set)) => Some(format!("{pod} of {set}")),

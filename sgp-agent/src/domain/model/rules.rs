@@ -11,7 +11,7 @@ use super::flows::opposite;
 use super::frame::{Family, ICMP, Packet, Said, TCP, UDP};
 use super::{RuleName, World};
 use crate::domain::groups::{GroupSet, Remote, Rule, Service};
-use crate::domain::observed::CloudFacts;
+use crate::domain::observed::{CloudFacts, NetworkInterface};
 
 /// EC2's most for one interface (VPC quotas: groups per interface, and their product with the rules of each).
 const GROUPS_MAX: usize = 16;
@@ -202,7 +202,9 @@ impl RowRemote {
             Self::Nobody => false,
             Self::Members { group, .. } => {
                 let mut carriers = cloud.interfaces.values().filter(|interface| interface.groups.0.contains(group));
-                carriers.any(|interface| interface.addresses.contains(&remote))
+                let of_prefix =
+                    |interface: &NetworkInterface| interface.prefixes.iter().any(|net| net.contains(&remote));
+                carriers.any(|interface| interface.addresses.contains(&remote) || of_prefix(interface))
             }
         }
     }

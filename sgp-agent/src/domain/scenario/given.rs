@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net};
 use serde::Deserialize;
 
-use super::text::{Flags, Hex, Mac, Net, Protocol, Seconds, ipv4_net, ipv6_net};
+use super::text::{Delegated, Flags, Hex, Mac, Net, Protocol, Seconds, ipv4_net, ipv6_net};
 
 /// The whole file.
 #[derive(Deserialize)]
@@ -125,6 +125,10 @@ pub(super) struct NetworkInterface {
     #[serde(default)]
     pub(super) ipv6_addresses: Vec<Ipv6Address>,
     #[serde(default)]
+    pub(super) ipv4_prefixes: Vec<Ipv4Prefix>,
+    #[serde(default)]
+    pub(super) ipv6_prefixes: Vec<Ipv6Prefix>,
+    #[serde(default)]
     pub(super) groups: Vec<GroupId>,
     pub(super) subnet_id: Option<String>,
     /// The request that sets it calls it a specification.
@@ -142,6 +146,18 @@ pub(super) struct PrivateAddress {
 #[serde(rename_all = "PascalCase")]
 pub(super) struct Ipv6Address {
     pub(super) ipv6_address: Ipv6Addr,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Ipv4Prefix {
+    pub(super) ipv4_prefix: Delegated,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Ipv6Prefix {
+    pub(super) ipv6_prefix: Delegated,
 }
 
 #[derive(Deserialize)]

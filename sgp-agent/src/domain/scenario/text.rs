@@ -5,6 +5,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
 use crate::domain::groups::{cidr, protocol};
+use crate::domain::observed::delegated;
 use crate::domain::wiring::parse_mac;
 
 /// Letters of TCP flags (RFC 9293 §3.1), each with its bit.
@@ -82,6 +83,15 @@ impl<'de, const LOWEST: u32, const HIGHEST: u32> Deserialize<'de> for Seconds<LO
         let fits = (LOWEST..=HIGHEST).contains(&seconds);
         let error = || Error::custom(format!("{seconds} s: EC2 takes {LOWEST} to {HIGHEST}"));
         fits.then_some(Self(seconds)).ok_or_else(error)
+    }
+}
+
+/// A prefix that is delegated to an interface.
+pub(super) struct Delegated(pub(super) IpNet);
+
+impl<'de> Deserialize<'de> for Delegated {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        delegated(&String::deserialize(deserializer)?).map(Self).map_err(Error::custom)
     }
 }
 

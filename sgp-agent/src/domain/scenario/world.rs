@@ -146,12 +146,15 @@ fn network_interface(given: given::NetworkInterface) -> NetworkInterface {
     let v4 = given.private_ip_addresses.into_iter().map(|address| address.private_ip_address);
     let v6 = given.ipv6_addresses.into_iter().map(|address| IpAddr::V6(address.ipv6_address));
     let all = given.private_ip_address.into_iter().chain(v4).map(IpAddr::V4).chain(v6);
+    let prefixes = given.ipv4_prefixes.into_iter().map(|prefix| prefix.ipv4_prefix);
+    let prefixes = prefixes.chain(given.ipv6_prefixes.into_iter().map(|prefix| prefix.ipv6_prefix));
     // The primary address is listed once more among all.
     let mut seen = BTreeSet::new();
     NetworkInterface {
         id: given.network_interface_id,
         mac: given.mac_address.map_or_else(|| NO_MAC.to_owned(), |mac| mac_text(&mac.0)),
         addresses: all.filter(|address| seen.insert(*address)).collect(),
+        prefixes: prefixes.map(|prefix| prefix.0).collect(),
         groups: GroupSet::of(given.groups.into_iter().map(|group| group.group_id)),
         subnet_id: given.subnet_id.unwrap_or_default(),
         timeouts: timeouts(&given.connection_tracking_configuration),

@@ -6,7 +6,7 @@ use sgp_common::Direction;
 
 use super::required;
 use crate::domain::groups::{GroupSet, Remote, Rule, Service, cidr};
-use crate::domain::observed::{Association, Attachment, NetworkInterface, Subnet, Timeouts};
+use crate::domain::observed::{Association, Attachment, NetworkInterface, Subnet, Timeouts, delegated};
 
 pub(super) fn interface(eni: types::NetworkInterface) -> Result<NetworkInterface> {
     let id = required(eni.network_interface_id, "NetworkInterfaceId")?;
@@ -17,9 +17,13 @@ pub(super) fn interface(eni: types::NetworkInterface) -> Result<NetworkInterface
     let mut seen = std::collections::BTreeSet::new();
     texts.retain(|text| seen.insert(text.clone()));
     let addresses = texts.iter().map(|text| text.parse()).collect::<Result<_, _>>();
+    let v4 = eni.ipv4_prefixes.unwrap_or_default().into_iter().filter_map(|prefix| prefix.ipv4_prefix);
+    let v6 = eni.ipv6_prefixes.unwrap_or_default().into_iter().filter_map(|prefix| prefix.ipv6_prefix);
+    let prefixes = v4.chain(v6).map(|text| delegated(&text).map_err(Error::msg)).collect::<Result<_>>();
     Ok(NetworkInterface {
         mac: eni.mac_address.unwrap_or_default().to_lowercase(),
         addresses: addresses.with_context(|| format!("an address of {id}"))?,
+        prefixes: prefixes.with_context(|| format!("a prefix of {id}"))?,
         groups: GroupSet::of(eni.groups.unwrap_or_default().into_iter().filter_map(|group| group.group_id)),
         interface_type: eni.interface_type.map_or_else(String::new, |kind| kind.as_str().to_owned()),
         status: eni.status.map_or_else(String::new, |status| status.as_str().to_owned()),
@@ -47,6 +51,7 @@ fn attachment(at: types::NetworkInterfaceAttachment) -> Attachment {
         id: at.attachment_id.unwrap_or_default(),
         instance_id: at.instance_id.unwrap_or_default(),
         device_index: at.device_index.and_then(|index| index.try_into().ok()).unwrap_or_default(),
+        network_card: at.network_card_index.and_then(|card| card.try_into().ok()).unwrap_or_default(),
         status: at.status.map_or_else(String::new, |status| status.as_str().to_owned()),
         delete_on_termination: at.delete_on_termination.unwrap_or_default(),
     }

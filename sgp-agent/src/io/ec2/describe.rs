@@ -12,7 +12,7 @@ use crate::domain::branches::{INSTANCE_TAG, TRUNK_TAG, VLAN_TAG};
 use crate::domain::failure::FailureKind;
 use crate::domain::groups::{GroupSet, Remote, Rule, SecurityGroup, cidr};
 use crate::domain::instance_types::Table;
-use crate::domain::observed::{Association, CloudFacts, Instance, NetworkInterface, Subnet, Wanted};
+use crate::domain::observed::{Association, CloudFacts, Instance, NetworkInterface, Scope, Subnet, Wanted};
 
 /// EC2 takes at most 200 values in a filter.
 pub(super) const FILTER_VALUES: usize = 200;
@@ -47,7 +47,9 @@ pub(super) async fn instance(client: &Client, id: &str, types: &Table) -> Result
 /// The instance as the rest of EC2's answers shows it now: interfaces come and go, an operator gives the node other
 /// groups, or its subnet an IPv6 CIDR.
 fn as_it_is(instance: &Instance, interfaces: &BTreeMap<String, NetworkInterface>, subnet: Option<&Subnet>) -> Instance {
-    let here = |eni: &&NetworkInterface| eni.attachment.as_ref().is_some_and(|at| at.instance_id == instance.id);
+    let here = |eni: &&NetworkInterface| {
+        eni.attachment.as_ref().is_some_and(|at| at.instance_id == instance.id && at.network_card == 0)
+    };
     let index = |eni: &NetworkInterface| eni.attachment.as_ref().map(|at| at.device_index);
     let attached = || interfaces.values().filter(here);
     let primary = attached().find(|eni| index(eni) == Some(0));
@@ -96,7 +98,7 @@ pub(super) async fn facts(
 ) -> Result<CloudFacts> {
     let mut wanted_subnets = wanted.subnets.clone();
     wanted_subnets.insert(instance.subnet_id.clone());
-    let (interfaces, associations, known, subnets, permitted, vpc_cidrs) = tokio::try_join!(
+    let (mut interfaces, associations, known, subnets, permitted, vpc_cidrs) = tokio::try_join!(
         members::seen(client, instance, wanted.scope),
         associations_if_told(client),
         groups(client),
@@ -110,8 +112,14 @@ pub(super) async fn facts(
     let here = interfaces.values().filter(|eni| eni.tags.get(INSTANCE_TAG) == Some(&instance.id));
     let mut judged: BTreeSet<String> = here.flat_map(|eni| eni.groups.0.iter().cloned()).collect();
     judged.extend(wanted.groups.iter().filter(|id| known.contains_key(*id)).cloned());
+    // What leaves the VPC is judged by these, and VPC CNI does not tag the primary interface as the node's.
+    judged.extend(instance.primary_groups.0.iter().cloned());
     let groups = with_rules(known, rules(client, &judged).await?);
     let prefix_lists = prefix_lists(client, &groups).await?;
+    if wanted.scope == Scope::Vpc {
+        let elsewhere = groups_elsewhere(&groups, &instance.vpc_id);
+        interfaces.append(&mut members::filtered(client, "group-id", &elsewhere).await?);
+    }
     Ok(CloudFacts {
         instance,
         associations: associations.unwrap_or_else(|| from_tags(&interfaces)),
@@ -123,6 +131,16 @@ pub(super) async fn facts(
         permitted,
         scope: wanted.scope,
     })
+}
+
+/// Referenced groups of other VPCs: theirs may be peered with ours (facts 5.1). Those of other accounts are among them, whose
+/// interfaces EC2 does not tell of.
+fn groups_elsewhere(groups: &BTreeMap<String, SecurityGroup>, vpc_id: &str) -> BTreeSet<String> {
+    let referenced = groups.values().flat_map(|group| &group.rules).filter_map(|rule| match &rule.remote {
+        Remote::Group(id) => Some(id),
+        _ => None,
+    });
+    referenced.filter(|id| groups.get(*id).is_none_or(|group| group.vpc_id != vpc_id)).cloned().collect()
 }
 
 pub(super) async fn interfaces(client: &Client, filters: Vec<Filter>) -> Result<BTreeMap<String, NetworkInterface>> {
@@ -247,7 +265,10 @@ mod tests {
             let groups = GroupSet::of([group.to_owned()]);
             (id.to_owned(), NetworkInterface { attachment: Some(attachment), groups, ..NetworkInterface::default() })
         };
+        let (id, mut second) = attached("eni-0", "i-1", 1, "sg-efa");
+        second.attachment.as_mut().expect("it is attached").network_card = 1;
         let interfaces = BTreeMap::from([
+            (id, second),
             attached("eni-1", "i-2", 0, "sg-others"),
             attached("eni-2", "i-1", 3, "sg-trunk"),
             attached("eni-3", "i-1", 0, "sg-new"),
@@ -257,5 +278,23 @@ mod tests {
         assert_eq!((now.primary_groups, now.device_indexes), (GroupSet::of(["sg-new"]), BTreeSet::from([0, 3])));
         assert_eq!(now.subnet_v6_cidr, v6_cidr);
         assert_eq!(as_it_is(&known, &BTreeMap::new(), None).primary_groups, GroupSet::of(["sg-old"]));
+    }
+
+    #[test]
+    fn referenced_groups_of_other_vpcs_and_unknown_ones_are_asked_for_by_name() {
+        let rule = |id: &str| Rule {
+            id: "sgr-1".into(),
+            group_id: "sg-own".into(),
+            direction: sgp_common::Direction::Inbound,
+            service: crate::domain::groups::Service::All,
+            remote: Remote::Group(id.into()),
+        };
+        let group = |id: &str, vpc: &str, referenced: &[&str]| {
+            let rules = referenced.iter().map(|id| rule(id)).collect();
+            (id.to_owned(), SecurityGroup { id: id.into(), vpc_id: vpc.into(), rules })
+        };
+        let groups = [group("sg-own", "vpc-1", &["sg-own", "sg-peer", "sg-far"]), group("sg-peer", "vpc-2", &[])];
+        let elsewhere = groups_elsewhere(&groups.into(), "vpc-1");
+        assert!(elsewhere.iter().eq(["sg-far", "sg-peer"]), "{elsewhere:?}");
     }
 }

@@ -87,6 +87,7 @@ async fn attach(client: &Client, instance: &Instance, trunk: &str, device_index:
         id: required(answer.attachment_id, "AttachmentId").map_err(odd)?,
         instance_id: instance.id.clone(),
         device_index,
+        network_card: 0,
         // Attached is what a description says it is.
         status: "attaching".to_owned(),
         delete_on_termination: false,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use sgp_common::addr::is_v4_mapped;
+use sgp_common::addr::{is_v4_mapped, prefix_name};
 use sgp_common::event::Event;
 use sgp_common::limits::RULES_MAX;
 use sgp_common::policy::RuleKey;
@@ -18,8 +18,14 @@ impl Maps {
         if let Ok(id) = self.local.get(addr, 0) {
             return Some(self.pod_name(EndpointId(id)));
         }
-        let set = GroupSetId(self.peers.get(addr, 0).ok()?.group_set);
-        Some(self.set_name(set))
+        self.group_set_of(addr).map(|set| self.set_name(set))
+    }
+
+    /// The groups that an address carries, as the programs look for them: by itself or, of IPv6, by its delegated prefix.
+    pub fn group_set_of(&self, addr: &Addr) -> Option<GroupSetId> {
+        let prefix = (!is_v4_mapped(addr)).then(|| prefix_name(addr));
+        let names = [Some(*addr), prefix].into_iter().flatten();
+        names.filter_map(|name| self.peers.get(&name, 0).ok()).map(|peer| GroupSetId(peer.group_set)).next()
     }
 
     /// A group set by its groups, as far as a policy for it is installed here, else by its id.
