@@ -138,7 +138,8 @@ fn print_json<T: Serialize>(value: &T) -> Result<()> {
 pub(super) fn table<R: Into<Row>>(header: &[&str], rows: impl Iterator<Item = R>) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_header(header);
-    if !table.is_tty() {
+    // No terminal, or one that does not say how wide it is, as serial consoles do not.
+    if table.width().is_none_or(|width| width == 0) {
         table.set_content_arrangement(ContentArrangement::Disabled);
     }
     table.add_rows(rows);
