@@ -4,15 +4,14 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
-use kube::CustomResourceExt;
-use sgp_agent::io::kubernetes::{CNINode, ENIConfig, SecurityGroupMembership, SecurityGroupPolicy};
+use sgp_agent::io::kubernetes::crds;
 
 const CRDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/crds");
 
 /// `SGP_BLESS=1` writes the files anew. JSON is YAML too, and needs no second library.
 #[test]
 fn the_crds_in_deploy_are_those_of_the_rust_types() {
-    for crd in [SecurityGroupPolicy::crd(), CNINode::crd(), ENIConfig::crd(), SecurityGroupMembership::crd()] {
+    for crd in crds() {
         let name = crd.metadata.name.clone().expect("a CRD has a name");
         let path = format!("{CRDS}/{name}.yaml");
         let wanted = serde_json::to_string_pretty(&crd).expect("a CRD is JSON");

@@ -24,7 +24,7 @@ pub use census::census;
 pub use cluster::{Cluster, NAME as CONTROLLER_NAME, base64};
 pub use kinds::{
     CNINode, CniNodeSpec, ENIConfig, EniConfigSpec, Feature, GroupIds, SecurityGroupMembership,
-    SecurityGroupMembershipSpec, SecurityGroupPolicy, SecurityGroupPolicySpec,
+    SecurityGroupMembershipSpec, SecurityGroupPolicy, SecurityGroupPolicySpec, crds,
 };
 pub use members::{Heard, INDEX, Slices, Unwritten};
 use pulse::Pulse;

@@ -39,6 +39,16 @@ pub(super) fn malformed_annotation(stage: &Stage) -> Result<()> {
     stage.start(&Role { name: "whole", role: "broken", node: "", image: "busybox" }).map(drop)
 }
 
+/// No field of a policy is required, and policies are read together.
+pub(super) fn without_spec(stage: &Stage) -> Result<()> {
+    stage.namespace()?;
+    let (api, metadata) = ("vpcresources.k8s.aws/v1beta1", format!("{{name: bare, namespace: {NAMESPACE}}}"));
+    stage.hands.apply(&format!("{{apiVersion: {api}, kind: SecurityGroupPolicy, metadata: {metadata}}}"))?.ok()?;
+    stage.policy("beside", &stage.group("beside")?)?;
+    stage.start(&Role { name: "beside", role: "beside", node: "", image: "busybox" })?;
+    stage.hands.kubectl(&["delete", "securitygrouppolicy", "bare", "-n", NAMESPACE])?.ok().map(drop)
+}
+
 pub(super) fn deleted_during_add(stage: &Stage) -> Result<()> {
     stage.namespace()?;
     // Another one than above, which exists by now.

@@ -51,7 +51,7 @@ const EVERYWHERE: [Case; 7] = [
 ];
 
 /// What one cluster is enough for: the first of `CLUSTERS`.
-const CASES: [Case; 35] = [
+const CASES: [Case; 36] = [
     ("an_ec2_rule_change_is_enforced_within_two_seconds", latency::rule_change),
     ("packets_pass_or_drop_all_the_same_where_first_ones_go_past_the_host_stack", matrix::past_the_stack),
     ("a_new_policy_and_its_pod_are_enforced_from_the_first_packet", latency::first_packet),
@@ -59,6 +59,7 @@ const CASES: [Case; 35] = [
         "a_policy_with_an_unknown_group_keeps_its_pod_waiting_says_so_and_starts_once_the_group_exists",
         input::unknown_group,
     ),
+    ("a_policy_without_a_spec_keeps_no_pod_waiting", input::without_spec),
     ("a_malformed_annotation_is_told_by_pod_and_key_and_others_start", input::malformed_annotation),
     ("a_pod_deleted_during_add_leaves_nothing", input::deleted_during_add),
     ("a_pod_with_a_neighbours_annotation_is_refused_and_the_neighbour_unharmed", closed::forged_annotation),
