@@ -14,7 +14,7 @@ fn every_setting_has_a_row_with_its_variable_and_no_row_is_of_nothing() {
     let output = Command::new(env!("CARGO_BIN_EXE_sgp-agent")).args(["run", "--help"]).output().expect("it runs");
     let help = String::from_utf8_lossy(&output.stdout);
     let options: Vec<&str> =
-        help.lines().filter_map(|line| line.trim_start().strip_prefix("--")?.split([' ', '=']).next()).collect();
+        help.lines().filter_map(|line| line.trim_start().strip_prefix("--")?.split([' ', '=', '[']).next()).collect();
     assert!(options.len() > 30, "{options:?}");
     for option in options {
         assert!(SETTINGS.contains(&format!("| `--{option}` |")), "docs/settings.md has no row for --{option}");

@@ -9,11 +9,14 @@ use clap::Args;
 
 use crate::domain::branches::{BranchSettings, RunningPods};
 use crate::domain::instance_types::{BUILT_IN, Table, parse};
+use crate::domain::settings::truth;
 use crate::domain::site::EniConfigKeys;
 use crate::reconcile::{Provisioner, Rates};
 
 /// Both keys that VPC CNI looks at, unless it is told others.
 const ENI_CONFIG: &str = "k8s.amazonaws.com/eniConfig";
+const LIVE_GROUPS: &str = "SGP_LIVE_GROUPS";
+const CUSTOM_NETWORKING: &str = "AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG";
 
 /// How trunk and branches are made.
 #[derive(Args, Debug)]
@@ -29,11 +32,11 @@ pub(super) struct Branches {
     #[arg(long, default_value_t = 0, value_name = "N")]
     min_branches: u32,
     /// When policies or labels change, give running pods the groups a new pod would get (AWS: new pods only)
-    #[arg(long, env = "SGP_LIVE_GROUPS")]
-    live_groups: bool,
+    #[arg(long, env = LIVE_GROUPS, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "", hide_default_value = true, value_name = "true|false")]
+    live_groups: String,
     /// Make trunk and branches where ENIConfigs say, as VPC CNI is told to [default: false]
-    #[arg(long, env = "AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG")]
-    custom_networking: bool,
+    #[arg(long, env = CUSTOM_NETWORKING, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "", hide_default_value = true, value_name = "true|false")]
+    custom_networking: String,
     /// Annotation of the Node that names its ENIConfig
     #[arg(long, env = "ENI_CONFIG_ANNOTATION_DEF", default_value = ENI_CONFIG, value_name = "KEY")]
     eni_config_annotation: String,
@@ -59,6 +62,15 @@ fn key(given: &str) -> String {
     Some(given).filter(|given| !given.is_empty()).unwrap_or(ENI_CONFIG).to_owned()
 }
 
+/// A variable that is no truth value is told, and does not keep the agent from running: AWS's do not either.
+fn is_set(name: &str, text: &str) -> bool {
+    let said = if text.is_empty() { Ok(false) } else { truth(name, text, false) };
+    said.unwrap_or_else(|warning| {
+        tracing::warn!("{warning}");
+        false
+    })
+}
+
 impl Branches {
     /// Nothing known yet; what tells this start from others is drawn by chance.
     pub(super) fn provisioner(&self, cluster_name: &str) -> Provisioner {
@@ -69,8 +81,12 @@ impl Branches {
             warm: self.warm_branches,
             minimum: self.min_branches,
             trunk_account: self.trunk_account.clone(),
-            running: if self.live_groups { RunningPods::FollowPolicies } else { RunningPods::KeepGroups },
-            custom_networking: self.custom_networking.then(|| EniConfigKeys {
+            running: if is_set(LIVE_GROUPS, &self.live_groups) {
+                RunningPods::FollowPolicies
+            } else {
+                RunningPods::KeepGroups
+            },
+            custom_networking: is_set(CUSTOM_NETWORKING, &self.custom_networking).then(|| EniConfigKeys {
                 annotation: key(&self.eni_config_annotation),
                 label: key(&self.eni_config_label),
             }),

@@ -190,17 +190,11 @@ impl Given<'_> {
         }
     }
 
-    /// As Go's `strconv.ParseBool`, which AWS reads them with.
     fn flag(&mut self, name: &str, default: bool) -> bool {
-        match self.text(name).as_deref() {
-            None => default,
-            Some("1" | "t" | "T" | "true" | "TRUE" | "True") => true,
-            Some("0" | "f" | "F" | "false" | "FALSE" | "False") => false,
-            Some(other) => {
-                self.warnings.push(format!("{name} is {other:?}, neither true nor false; it is taken for {default}"));
-                default
-            }
-        }
+        self.text(name).map_or(Ok(default), |text| truth(name, &text, default)).unwrap_or_else(|warning| {
+            self.warnings.push(warning);
+            default
+        })
     }
 
     fn mtu(&self, name: &str, family: Family, default: u32) -> Result<u32, String> {
@@ -268,6 +262,18 @@ impl Given<'_> {
                 .push(format!("{name} is {text:?}, no number from 1 to 0xffffffff; it is taken for {MARK:#x}"));
             MARK
         })
+    }
+}
+
+/// What a variable says, as Go's `strconv.ParseBool` reads it, which is what AWS reads them with.
+///
+/// # Errors
+/// A warning for who set it: what is neither true nor false is taken for the default.
+pub fn truth(name: &str, text: &str, default: bool) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err(format!("{name} is {text:?}, neither true nor false; it is taken for {default}")),
     }
 }
 
