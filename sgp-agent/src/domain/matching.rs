@@ -39,22 +39,56 @@ fn matches(policy: &SecurityGroupPolicy, labels: &Labels, account: Option<&Label
     by_pod && by_account
 }
 
+/// A selector of which one part does not compile (in Go: `metav1.LabelSelectorAsSelector`) selects nothing (facts 1.2).
 fn selects(selector: &LabelSelector, labels: &Labels) -> bool {
-    selector.match_labels.iter().all(|(key, value)| labels.get(key) == Some(value))
+    let alike = |(key, value): (&String, &String)| is_key(key) && is_value(value);
+    selector.match_labels.iter().all(alike)
+        && selector.match_expressions.iter().all(compiles)
+        && selector.match_labels.iter().all(|(key, value)| labels.get(key) == Some(value))
         && selector.match_expressions.iter().all(|expression| holds(expression, labels))
 }
 
-/// An expression that does not compile (`In` without values, an unknown operator) never holds.
+fn compiles(expression: &Expression) -> bool {
+    let wants_values = match expression.operator.as_str() {
+        "In" | "NotIn" => true,
+        "Exists" | "DoesNotExist" => false,
+        _ => return false,
+    };
+    let values = &expression.values;
+    wants_values != values.is_empty() && is_key(&expression.key) && values.iter().all(|value| is_value(value))
+}
+
 fn holds(expression: &Expression, labels: &Labels) -> bool {
     let value = labels.get(&expression.key);
     let listed = value.is_some_and(|value| expression.values.contains(value));
-    match (expression.operator.as_str(), expression.values.is_empty()) {
-        ("In", false) => listed,
-        ("NotIn", false) => !listed,
-        ("Exists", true) => value.is_some(),
-        ("DoesNotExist", true) => value.is_none(),
-        _ => false,
+    match expression.operator.as_str() {
+        "In" => listed,
+        "NotIn" => !listed,
+        "Exists" => value.is_some(),
+        _ => value.is_none(),
     }
+}
+
+/// A qualified name: `name`, or `prefix/name` with a DNS name for a prefix (Kubernetes, labels and selectors).
+fn is_key(key: &str) -> bool {
+    let is_label = |label: &str| {
+        let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        label.chars().all(inner) && !label.is_empty() && !label.starts_with('-') && !label.ends_with('-')
+    };
+    match key.split_once('/') {
+        Some((prefix, name)) => prefix.len() <= 253 && prefix.split('.').all(is_label) && is_name(name),
+        None => is_name(key),
+    }
+}
+
+fn is_value(value: &str) -> bool {
+    value.is_empty() || is_name(value)
+}
+
+fn is_name(name: &str) -> bool {
+    let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    let inner = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    name.len() <= 63 && name.chars().all(inner) && ends(name.chars().next()) && ends(name.chars().last())
 }
 
 #[cfg(test)]
@@ -134,5 +168,22 @@ mod tests {
             let found = groups(vec![policy(&["sg-1"], expression("role", operator, values), None)]);
             assert_eq!(found, expected, "{operator} {values:?}");
         }
+    }
+
+    #[test]
+    fn a_selector_with_an_illegal_key_or_value_selects_nothing_even_where_it_would_exclude() {
+        let long = "a".repeat(64);
+        for (key, values) in
+            [("role", ["a b"]), ("role", [long.as_str()]), ("-role", ["x"]), ("a_b/role", ["x"]), ("/role", ["x"])]
+        {
+            assert_eq!(
+                groups(vec![policy(&["sg-1"], expression(key, "NotIn", &values), None)]),
+                "",
+                "{key} {values:?}"
+            );
+        }
+        assert_eq!(groups(vec![policy(&["sg-1"], expression("ro le", "DoesNotExist", &[]), None)]), "");
+        let good = expression("app.kubernetes.io/name", "NotIn", &["A.b-c_9", ""]);
+        assert_eq!(groups(vec![policy(&["sg-1"], good, None)]), "sg-1");
     }
 }
