@@ -168,15 +168,18 @@ pub(super) fn injected(stage: &Stage) -> Result<()> {
     Ok(())
 }
 
+/// A user who may write the annotation of branches; Fargate's is nobody's to write.
+const BY_WRITER: &str = "--as=eks:vpc-resource-controller";
+
 /// Nobody writes the annotation but its writers; the pod itself starts, with the resource the scheduler counts.
 fn guarded(stage: &Stage) -> Result<()> {
     let node = stage.world.nodes.first().context("the cluster has no node")?;
-    let forged = stage.ask_for(
-        &Role { name: "forged", role: "admitted", node: &node.name, image: "busybox" },
-        &format!("{ANNOTATION}: '[]'"),
-    );
-    let words = forged.err().map(|error| error.to_string()).unwrap_or_default();
-    ensure!(words.contains("pod cannot be created with vpc.amazonaws.com/pod-eni annotation"), "{words}");
+    for text in ["[]", ""] {
+        let forged = Role { name: "forged", role: "admitted", node: &node.name, image: "busybox" };
+        let refused = stage.ask_for(&forged, &format!("{ANNOTATION}: '{text}'"));
+        let words = refused.err().map(|error| error.to_string()).unwrap_or_default();
+        ensure!(words.contains("pod cannot be created with vpc.amazonaws.com/pod-eni annotation"), "{text:?}: {words}");
+    }
     stage.start(&Role { name: "admitted", role: "admitted", node: "", image: "busybox" })?;
     let seen = stage.hands.kubectl(&["get", "pod", "admitted", "-n", NAMESPACE, "-o", LIMIT])?.ok()?;
     ensure!(seen == "1", "the limit of the pod is {seen:?}");
@@ -189,7 +192,11 @@ fn guarded(stage: &Stage) -> Result<()> {
         let words = outcome.words();
         ensure!(words.contains("annotation is not set by vpc-resource-controller"), "{change}: {words}");
     }
-    by_stranger(&["other=fine"])?.ok().map(drop)
+    by_stranger(&["other=fine"])?.ok()?;
+    let fargate = ["annotate", "pod", "admitted", "-n", NAMESPACE, "fargate.amazonaws.com/pod-sg=sg-1"];
+    let outcome = stage.hands.kubectl(&[&fargate[..], &[BY_WRITER, "--as-group=system:masters"]].concat())?;
+    ensure!(outcome.words().contains("annotation is not set by mutating webhook"), "{}", outcome.words());
+    Ok(())
 }
 
 /// Whoever leads now deletes an orphan, and not what is another's.
