@@ -13,7 +13,7 @@ use super::tags::{POD_UID_TAG, holder, our_branches};
 /// The pool never takes the last addresses of a subnet.
 const LEAVES_ADDRESSES: u32 = 8;
 /// A cool-down in the ConfigMap is never shorter (facts 1.8), in seconds.
-const COOLDOWN_MIN_S: u64 = 30;
+const COOLDOWN_MIN_S: i64 = 30;
 
 /// Our branches, by what they are good for.
 pub(super) struct Stock<'a> {
@@ -122,8 +122,8 @@ impl<'a> Planner<'a> {
     }
 
     fn cooldown_written(&self) -> Option<u64> {
-        let written = self.cluster.cooldown.as_ref()?.trim().parse::<u64>().ok()?;
-        Some(written.max(COOLDOWN_MIN_S))
+        let written = self.cluster.cooldown.as_ref()?.trim().parse::<i64>().ok()?;
+        Some(written.max(COOLDOWN_MIN_S).unsigned_abs())
     }
 
     /// AWS's words (facts 1.7), on every node, whenever the ConfigMap gets another number.

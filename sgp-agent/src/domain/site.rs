@@ -143,7 +143,10 @@ fn custom(name: &str, cluster: &ClusterFacts, cloud: &CloudFacts) -> Result<Site
         reason: "EniConfigNameNotFound",
         message: format!("couldn't find custom networking eniconfig name for node {node}, error: {what}"),
     };
-    let config = cluster.eni_configs.get(name).ok_or_else(|| missing(format!("there is no ENIConfig {name}")))?;
+    let config = cluster
+        .eni_configs
+        .get(name)
+        .ok_or_else(|| missing(format!("resource was not found: there is no ENIConfig {name}")))?;
     let subnet = cloud.subnets.get(&config.subnet_id).cloned();
     let subnet = subnet.or_else(|| Some(own_subnet(cloud)).filter(|own| own.id == config.subnet_id));
     let subnet =
